@@ -1,0 +1,273 @@
+"""One rank's generation batch: every distinct video decoded, preprocessed and contrasted once, every prompt encoded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import ProcessorMixin
+from trl.data_utils import is_conversational
+
+from .families import EncodedPrompt, encode_prompt, takes_videos, with_preprocessing_cache
+from .video import MediaError, load_image
+
+
+MEDIA_COLUMNS = ("video", "videos", "image", "images")
+
+
+@dataclass
+class Row:
+    """
+    One rollout of the batch.
+
+    Args:
+        inputs (`dict`): the row of the dataset, with all its columns.
+        messages (`list[dict]`): the prompt, its media as empty placeholders.
+        group (`int`): index of the row's prompt in the batch of all ranks.
+        place (`int`): the row's place in its group, 0 to G - 1.
+        encoded (`EncodedPrompt`): the prompt on the frames in order; shared by the rows of the group.
+        contrast (`EncodedPrompt`, *optional*): the prompt on the contrast frames, where the row owns a contrast rollout.
+        has_contrast (`bool`): whether the group has contrast rollouts: a video prompt that could be read.
+        error (`ValueError`, *optional*): why the prompt could not be used, under `on_bad_video="skip"`.
+    """
+
+    inputs: dict[str, Any]
+    messages: list[dict]
+    group: int
+    place: int
+    encoded: EncodedPrompt
+    contrast: EncodedPrompt | None = None
+    has_contrast: bool = False
+    error: ValueError | None = None
+
+
+@dataclass
+class BatchLoader:
+    """
+    Turns rows of the dataset into [`Row`]s.
+
+    Args:
+        processor: the model's processing class.
+        load_video (`Callable`): `(source, **video_settings) -> (frames, metadata)`.
+        contrast (`Callable`, *optional*): `(frames, generator) -> frames`; `None`: no contrast rollouts.
+        video_settings (`dict`): keywords of `load_video`.
+        encode_settings (`dict`): keywords of [`~families.encode_prompt`].
+        max_prompt_length (`int`, *optional*): most tokens of a prompt.
+        on_bad_video (`str`): `"raise"` or `"skip"`.
+        seed (`int`): of the contrast.
+    """
+
+    processor: Any
+    load_video: Callable[..., tuple[torch.Tensor, Any]]
+    contrast: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None
+    video_settings: dict[str, Any] = field(default_factory=dict)
+    encode_settings: dict[str, Any] = field(default_factory=dict)
+    max_prompt_length: int | None = None
+    on_bad_video: str = "raise"
+    seed: int = 0
+
+    def load(
+        self, inputs: list[dict[str, Any]], first_row: int, num_generations: int, num_contrast: int, step: int
+    ) -> list[Row]:
+        """
+        Args:
+            inputs (`list[dict]` of length B): this rank's rows, those of a group beside each other.
+            first_row (`int`): index of the first of them in the batch of all ranks.
+            num_generations (`int`): G. num_contrast (`int`): G~, at most G.
+            step (`int`): varies the contrast from step to step.
+
+        Raises:
+            `VideoError`, `ImageError`: media that cannot be read, with `on_bad_video="raise"`.
+            `ValueError`: a prompt that is not conversational, whose placeholders and media differ, or too long.
+        """
+        self._processor = with_preprocessing_cache(self.processor)  # for this batch
+        self._videos: dict[Any, tuple[torch.Tensor, Any]] = {}
+        places = [divmod(index, num_generations) for index in range(first_row, first_row + len(inputs))]
+        owners = {(group, place) for group, place in places if owns_contrast(place, num_generations, num_contrast)}
+        contrasted = {group for group, _ in owners}
+        groups: dict[int, Row] = {}
+        rows = []
+        for row_inputs, (group, place) in zip(inputs, places, strict=True):
+            if group not in groups:
+                groups[group] = self._load_group(row_inputs, group, step, group in contrasted)
+            shared = groups[group]
+            if row_inputs["prompt"] != shared.inputs["prompt"]:
+                raise RuntimeError(
+                    f"Row {place} of group {group} has another prompt than the group. The sampler must repeat each "
+                    f"prompt num_generations ({num_generations}) times in a row."
+                )
+            contrast = shared.contrast if (group, place) in owners else None
+            rows.append(replace(shared, inputs=row_inputs, place=place, contrast=contrast))
+        del self._processor, self._videos
+        return rows
+
+    def _load_group(self, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
+        """A prompt on ordered and on contrast frames, or without its media where it cannot be used and is skipped."""
+        if not is_conversational(inputs):
+            raise ValueError(
+                f"{record_name(inputs)}: its prompt is not conversational ({type(inputs['prompt']).__name__}). Pass a "
+                'list of messages such as [{"role": "user", "content": "..."}].'
+            )
+        try:
+            return self._encode_group(inputs, group, step, contrasted)
+        except ValueError as error:
+            named_error = named(error, inputs)
+            if self.on_bad_video == "raise":
+                raise named_error from error
+            messages = [{**message, "content": text_of(message)} for message in inputs["prompt"]]
+            encoded = self._encode(place_media(messages, [], [])[0], [], [], max_length=None)
+            return Row(inputs, messages, group, 0, encoded, error=named_error)
+
+    def _encode_group(self, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
+        messages, video_sources, image_sources = place_media(
+            inputs["prompt"], media_list(inputs, "video"), media_list(inputs, "image")
+        )
+        if video_sources and not takes_videos(self.processor):
+            raise ValueError(
+                f"its prompt has a video, but {type(self.processor).__name__} takes none. Use a video-language model."
+            )
+        videos = [self._decoded(source) for source in video_sources]
+        images = [load_image(source) for source in image_sources]
+        encoded = self._encode(messages, videos, images, self.max_prompt_length)
+        contrast = None
+        has_contrast = bool(videos) and self.contrast is not None
+        if has_contrast and contrasted:
+            entropy = np.random.SeedSequence([self.seed, step, group])
+            generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+            shuffled = [(self._contrasted(frames, generator), metadata) for frames, metadata in videos]
+            contrast = self._encode(messages, shuffled, images, self.max_prompt_length)
+            if contrast.input_ids != encoded.input_ids:
+                raise RuntimeError(
+                    f"{record_name(inputs)}: the prompts on ordered and on contrast frames differ, so the text would "
+                    "give the order away. The contrast must keep the number and the size of the frames."
+                )
+        return Row(inputs, messages, group, 0, encoded, contrast, has_contrast)
+
+    def _decoded(self, source: Any) -> tuple[torch.Tensor, Any]:
+        key = media_key(source)
+        if key not in self._videos:
+            self._videos[key] = self.load_video(source, **self.video_settings)
+        return self._videos[key]
+
+    def _contrasted(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        contrasted = self.contrast(frames, generator)
+        if contrasted.shape != frames.shape or contrasted.dtype != frames.dtype:
+            raise RuntimeError(
+                f"The contrast turned frames {tuple(frames.shape)} {frames.dtype} into {tuple(contrasted.shape)} "
+                f"{contrasted.dtype}. It must return frames of the same shape and dtype."
+            )
+        return contrasted
+
+    def _encode(self, messages: list[dict], videos: list, images: list, max_length: int | None) -> EncodedPrompt:
+        if not isinstance(self.processor, ProcessorMixin):  # templates of text models take plain strings
+            messages = [{**message, "content": text_of(message)} for message in messages]
+        encoded = encode_prompt(self._processor, messages, videos, images, **self.encode_settings)
+        if max_length is not None and len(encoded.input_ids) > max_length:
+            raise ValueError(
+                f"its prompt has {len(encoded.input_ids)} tokens, more than max_prompt_length ({max_length}). Lower "
+                "video_max_frames or video_max_pixels, or raise max_prompt_length."
+            )
+        return encoded
+
+
+def place_media(prompt: list[dict], videos: list[Any], images: list[Any]) -> tuple[list[dict], list[Any], list[Any]]:
+    """
+    The prompt with its media as empty placeholders, and the media in the order of the placeholders.
+
+    A part that carries its own media (`{"type": "video", "video": ...}`) keeps it; empty placeholders take the media
+    of the columns in order; where the prompt has none, the columns' media come before the first user text, videos
+    first.
+
+    Args:
+        prompt (`list[dict]`): messages whose content is a string or a list of parts.
+        videos (`list`), images (`list`): the media of the columns.
+
+    Returns:
+        `(messages, videos, images)`; every content of the messages is a list of parts.
+
+    Raises:
+        `ValueError`: placeholders and media differ in number, or there is no user message to put the media in.
+
+    >>> place_media([{"role": "user", "content": "What moves?"}], ["a.mp4"], [])
+    ([{'role': 'user', 'content': [{'type': 'video'}, {'type': 'text', 'text': 'What moves?'}]}], ['a.mp4'], [])
+    """
+    messages = [{**message, "content": _parts(message)} for message in prompt]
+    parts = [part for message in messages for part in message["content"]]
+    placed: dict[str, list[Any]] = {"video": [], "image": []}
+    front: list[dict] = []
+    for kind, media in (("video", list(videos)), ("image", list(images))):
+        own = [part for part in parts if part["type"] == kind]
+        empty = [part for part in own if part.get(kind) is None]
+        if media and not own:
+            front += [{"type": kind}] * len(media)
+            placed[kind] = media
+        elif len(empty) != len(media):
+            raise ValueError(f"its prompt has {len(empty)} empty {kind} placeholders for {len(media)} {kind}s.")
+        else:
+            placed[kind] = [media.pop(0) if part.get(kind) is None else part[kind] for part in own]
+    users = [message for message in messages if message["role"] == "user"]
+    if front and not users:
+        raise ValueError("its prompt has no user message to put its media in.")
+    if front:
+        users[0]["content"] = front + users[0]["content"]
+    for message in messages:
+        message["content"] = [
+            {"type": part["type"]} if part["type"] in placed else part for part in message["content"]
+        ]
+    return messages, placed["video"], placed["image"]
+
+
+def _parts(message: dict) -> list[dict]:
+    """A message's content as parts, without the `None`s that Arrow fills in."""
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return [{key: value for key, value in part.items() if value is not None} for part in content]
+
+
+def text_of(message: dict) -> str:
+    """The text of a message, its media left out."""
+    return "".join(part.get("text", "") for part in _parts(message))
+
+
+def owns_contrast(place: int, num_generations: int, num_contrast: int) -> bool:
+    """
+    Whether the row at `place` (0 to G - 1) of its group owns a contrast rollout: G~ of the G do, evenly spread, so that
+    ranks that share a group share its contrast rollouts too.
+
+    >>> [owns_contrast(place, 8, 4) for place in range(8)]
+    [False, True, False, True, False, True, False, True]
+    """
+    return (place + 1) * num_contrast // num_generations > place * num_contrast // num_generations
+
+
+def media_list(inputs: dict[str, Any], kind: str) -> list[Any]:
+    """The row's videos or images: of the plural column where it is filled, else of the singular one."""
+    several = inputs.get(kind + "s")
+    if several is not None and len(several):
+        return list(several)
+    one = inputs.get(kind)
+    return [] if one is None else [one]
+
+
+def media_key(source: Any) -> Any:
+    """What tells one video of a batch from another: its path and clip, else the object itself."""
+    if isinstance(source, dict) and source.get("path") and source.get("bytes") is None:
+        return str(source["path"]), source.get("start"), source.get("end")
+    return str(source) if isinstance(source, (str, Path)) else id(source)
+
+
+def record_name(inputs: dict[str, Any]) -> str:
+    """How errors name a row of the dataset: its `problem_id`, else the beginning of its prompt."""
+    if inputs.get("problem_id") is not None:
+        return f"Record with problem_id {inputs['problem_id']!r}"
+    return f"Record with prompt {str(inputs['prompt'])[:120]!r}"
+
+
+def named(error: ValueError, inputs: dict[str, Any]) -> ValueError:
+    """The error with its record named, of the same kind where it is a [`~video.MediaError`]."""
+    if isinstance(error, MediaError):
+        return type(error)(error.path, f"{error.reason} ({record_name(inputs)})")
+    return ValueError(f"{record_name(inputs)}: {error}")

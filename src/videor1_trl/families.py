@@ -1,0 +1,265 @@
+"""What differs between model families: encoding a prompt with its media, batching, positions, tokens never to sample."""
+
+import copy
+import inspect
+import itertools
+import types
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers.video_utils import VideoMetadata
+
+
+RELEASED_POSITIONS = ("qwen2_vl", "qwen2_5_vl")  # text goes on at the largest position of the video + 1
+PLACEHOLDER_TOKENS = (  # as attributes of a config, a processor or a tokenizer
+    "image_token_id",
+    "video_token_id",
+    "audio_token_id",
+    "image_token_index",
+    "video_token_index",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "image_start_token_id",
+    "image_end_token_id",
+    "video_start_token_id",
+    "video_end_token_id",
+)
+
+
+@dataclass
+class EncodedPrompt:
+    """
+    One prompt with its media, as the model reads it. Rows of a group share one object.
+
+    Args:
+        input_ids (`list[int]` of length P):
+            The prompt's token ids, placeholders expanded.
+        token_types (`dict[str, list[int]]`):
+            Per-token inputs of length P, such as `mm_token_type_ids`.
+        features (`dict[str, torch.Tensor]`):
+            Inputs of the vision tower (pixels, grids, seconds per grid), on the CPU; empty for a text prompt.
+    """
+
+    input_ids: list[int]
+    token_types: dict[str, list[int]] = field(default_factory=dict)
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def takes_videos(processor: Any) -> bool:
+    """Whether the processor reads videos: it has a video processor."""
+    return isinstance(processor, ProcessorMixin) and getattr(processor, "video_processor", None) is not None
+
+
+class PreprocessedOnce:
+    """
+    Stands in for a processor's video processor while one batch is encoded: the same frames are preprocessed once,
+    however many prompts ask about them. Frames are recognised by identity, so they are kept alive here.
+    """
+
+    def __init__(self, video_processor: Any):
+        self._video_processor = video_processor
+        self._done: dict[tuple, tuple[list, BatchFeature]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # not there yet while copied or unpickled
+            raise AttributeError(name)
+        return getattr(self._video_processor, name)
+
+    def __call__(self, videos: list[torch.Tensor], **kwargs: Any) -> BatchFeature:
+        key = tuple(id(frames) for frames in videos)
+        if key not in self._done:
+            self._done[key] = (videos, self._video_processor(videos, **kwargs))
+        processed = self._done[key][1]
+        return BatchFeature(data=dict(processed), skip_tensor_conversion=["video_metadata"])
+
+
+def with_preprocessing_cache(processor: ProcessorMixin) -> ProcessorMixin:
+    """A copy of the processor that preprocesses the same frames once, for the length of one batch."""
+    if not takes_videos(processor):
+        return processor
+    processor = copy.copy(processor)
+    processor.video_processor = PreprocessedOnce(processor.video_processor)
+    return processor
+
+
+def _pixel_budget(part: Any, max_pixels: int | None, min_pixels: int | None, num_frames: int) -> dict[str, Any]:
+    """
+    The `size` that keeps a frame within the budget, for processors that count pixels (Qwen2-VL and its descendants).
+
+    Some of them count the pixels of one frame, others those of the whole video: their `smart_resize` then has the
+    number of frames. Processors of a fixed resolution (SmolVLM, LLaVA) have no pixel budget and get no argument.
+    """
+    resize = getattr(inspect.getmodule(type(part)), "smart_resize", None)
+    size = getattr(part, "size", None)
+    if (max_pixels is None and min_pixels is None) or resize is None or not getattr(size, "longest_edge", None):
+        return {}
+    scale = num_frames + num_frames % 2 if "num_frames" in inspect.signature(resize).parameters else 1
+    longest = size.longest_edge if max_pixels is None else max_pixels * scale
+    shortest = size.shortest_edge if min_pixels is None else min_pixels * scale
+    budget: dict[str, Any] = {"size": {"shortest_edge": min(shortest, longest), "longest_edge": longest}}
+    if "cap_pixels_per_frame" in getattr(type(part).valid_kwargs, "__annotations__", {}):
+        budget["cap_pixels_per_frame"] = False  # this budget is the cap
+    return budget
+
+
+def encode_prompt(
+    processor: Any,
+    messages: list[dict],
+    videos: list[tuple[torch.Tensor, VideoMetadata]],
+    images: list[Any],
+    *,
+    video_max_pixels: int | None = None,
+    video_min_pixels: int | None = None,
+    image_max_pixels: int | None = None,
+    chat_template: str | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> EncodedPrompt:
+    """
+    Render, tokenize and preprocess one prompt with its media, through the processor alone.
+
+    Frames are taken as they are (`do_sample_frames=False`) and keep their metadata: time stamps and seconds per grid
+    follow the metadata, whatever the order of the frames.
+
+    Args:
+        processor (`ProcessorMixin` or `PreTrainedTokenizerBase`):
+            The model's processing class.
+        messages (`list[dict]`):
+            Conversational prompt whose media stand as `{"type": "video"}` and `{"type": "image"}` parts.
+        videos (`list` of `(frames, VideoMetadata)`):
+            uint8 frames (T, C, H, W) with their metadata, in the order of the placeholders.
+        images (`list[PIL.Image.Image]`):
+            Images in the order of the placeholders.
+        video_max_pixels, video_min_pixels, image_max_pixels (`int`, *optional*):
+            Pixels of one frame or image, at most and at least, for processors that count pixels.
+
+    Raises:
+        `ValueError`: from the processor, where placeholders and media differ in number.
+    """
+    text = processor.apply_chat_template(
+        messages,
+        tokenize=False,
+        add_generation_prompt=True,
+        chat_template=chat_template,
+        **(chat_template_kwargs or {}),
+    )
+    tokenizer = getattr(processor, "tokenizer", processor)
+    kwargs: dict[str, Any] = {"return_tensors": "pt"}
+    if tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token):
+        kwargs["add_special_tokens"] = False  # as transformers' apply_chat_template does
+    if videos:
+        frames = [video for video, _ in videos]
+        budget = _pixel_budget(processor.video_processor, video_max_pixels, video_min_pixels, min(map(len, frames)))
+        kwargs["videos"] = frames
+        kwargs["videos_kwargs"] = {
+            "video_metadata": [copy.deepcopy(metadata) for _, metadata in videos],  # processors write into it
+            "do_sample_frames": False,
+            **budget,
+        }
+    if images:
+        kwargs["images"] = [images]
+        kwargs["images_kwargs"] = _pixel_budget(processor.image_processor, image_max_pixels, None, 1)
+    encoded = processor(text=[text], **kwargs)
+    input_ids = encoded["input_ids"][0].tolist()
+    token_types = {key: encoded[key][0].tolist() for key in encoded if key.endswith("token_type_ids")}
+    features = {
+        key: torch.as_tensor(value)
+        for key, value in encoded.items()
+        if key not in ("input_ids", "attention_mask") and key not in token_types
+    }
+    return EncodedPrompt(input_ids, token_types, features)
+
+
+def collate_features(prompts: list[EncodedPrompt]) -> dict[str, torch.Tensor]:
+    """
+    The vision inputs of several rows as one batch: joined along the first dimension, in the order of the rows.
+
+    Families that keep a row's frames in the second dimension (SmolVLM) are padded there, and in height and width, with
+    zeros: their models drop images that are all zeros.
+    """
+    keys = dict.fromkeys(key for prompt in prompts for key in prompt.features)  # a set that keeps the order
+    return {key: _join([prompt.features[key] for prompt in prompts if key in prompt.features]) for key in keys}
+
+
+def _join(tensors: list[torch.Tensor]) -> torch.Tensor:
+    shapes = {tensor.shape[1:] for tensor in tensors}
+    if len(shapes) > 1:
+        largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+        tensors = [
+            nn.functional.pad(
+                tensor,
+                [n for new, old in zip(largest[::-1], tensor.shape[:0:-1], strict=True) for n in (0, new - old)],
+            )
+            for tensor in tensors
+        ]
+    return torch.cat(tensors)
+
+
+def collate_token_types(prompts: list[EncodedPrompt]) -> dict[str, list[list[int]]]:
+    """The per-token inputs of several rows, one list per row; rows without them (text) get zeros."""
+    keys = dict.fromkeys(key for prompt in prompts for key in prompt.token_types)
+    return {key: [prompt.token_types.get(key) or [0] * len(prompt.input_ids) for prompt in prompts] for key in keys}
+
+
+def placeholder_token_ids(model: PreTrainedModel, processor: Any) -> list[int]:
+    """
+    Ids of the visual placeholder tokens, read from the config, the processor and the tokenizer, sorted.
+
+    A sampled placeholder would ask for features that do not exist ("features and tokens do not match").
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    found = {
+        getattr(owner, name, None) for owner in (model.config, processor, tokenizer) for name in PLACEHOLDER_TOKENS
+    }
+    for owner in (processor, tokenizer):
+        for name in ("image_token", "video_token", "fake_image_token", "global_image_token"):
+            token = getattr(owner, name, None)
+            if isinstance(token, str):
+                found.add(tokenizer.convert_tokens_to_ids(token))
+    return sorted(token for token in found if isinstance(token, int) and token != tokenizer.unk_token_id)
+
+
+def correct_positions(model: nn.Module) -> None:
+    """
+    Make a Qwen2-VL or Qwen2.5-VL continue text after a video as the released models were trained.
+
+    The text after a video starts at the largest position so far + 1. transformers 5.3 to 5.23 start it earlier once a
+    video is longer in time than in space. Where the installed transformers is right nothing changes, and nothing for
+    other families. Rollouts, log-probabilities and evaluation of one model must share this. Idempotent.
+    """
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "model_type", None) in RELEASED_POSITIONS:
+            if hasattr(module, "get_rope_index"):
+                module.get_rope_index = types.MethodType(_released_rope_index, module)
+
+
+def _released_rope_index(
+    self: nn.Module,
+    input_ids: torch.Tensor,
+    mm_token_type_ids: torch.Tensor,
+    *args: Any,
+    attention_mask: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`get_rope_index` of the model, with what follows each video moved behind its largest position."""
+    position_ids, deltas = type(self).get_rope_index(
+        self, input_ids, mm_token_type_ids, *args, attention_mask=attention_mask, **kwargs
+    )
+    for row in range(len(input_ids)):
+        kept = slice(None) if attention_mask is None else attention_mask[row].bool()
+        kinds = mm_token_type_ids[row][kept].tolist()
+        positions = position_ids[:, row][:, kept]  # (3, L), a copy
+        shift, start, runs = 0, 0, [len(list(run)) for _, run in itertools.groupby(kinds)]
+        for length in runs[:-1]:
+            end = start + length
+            following = positions[0, end].item()  # before any shift
+            positions[:, start:end] += shift
+            if kinds[start] != 0:
+                shift = positions[:, start:end].max().item() + 1 - following
+            start = end
+        positions[:, start:] += shift
+        position_ids[:, row, kept] = positions
+        deltas[row] = positions.max() + 1 - len(kinds)
+    return position_ids, deltas

@@ -1,0 +1,555 @@
+"""T-GRPO on TRL: what differs from `GRPOTrainer` when each video prompt runs on ordered and on contrast frames."""
+
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import trl
+from accelerate.logging import get_logger
+from accelerate.utils import gather, gather_object, is_peft_model
+from datasets import Dataset
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable, nanstd
+
+from .batch import MEDIA_COLUMNS, BatchLoader, Row
+from .config import TGRPOConfig
+from .contrast import shuffle_frames
+from .data import undecoded
+from .families import (
+    EncodedPrompt,
+    collate_features,
+    collate_token_types,
+    correct_positions,
+    placeholder_token_ids,
+    takes_videos,
+)
+from .rewards import get_temporal_reward, temporal_reward
+from .video import load_video
+
+
+logger = get_logger(__name__)
+
+# The parent's private methods overridden below, with the parameters they had in TRL 1.16 (canary: tests/test_hooks.py)
+HOOKS = {
+    "_set_signature_columns_if_needed": "self",
+    "_generate_and_score_completions": "self inputs",
+    "_tokenize_prompts": "self prompts",
+    "_generate_single_turn": "self prompt_ids images multimodal_fields num_generations has_tool_images",
+    "_calculate_rewards": "self inputs prompts completions completion_ids_list",
+    "_get_per_token_logps_and_entropies": "self model input_ids attention_mask logits_to_keep batch_size "
+    "compute_entropy compute_aux_loss pixel_values image_grid_thw num_images pixel_attention_mask spatial_shapes "
+    "num_tiles image_sizes token_type_ids mm_token_type_ids image_position_ids",
+    "_compute_loss": "self model inputs",
+}
+
+
+class TGRPOTrainer(GRPOTrainer):
+    """
+    Trainer for Temporal GRPO (T-GRPO) of [Video-R1](https://huggingface.co/papers/2503.21776): each video prompt is
+    answered on ordered and on shuffled frames, and right answers are rewarded where the order helped.
+
+    Overrides, one reason each:
+
+    - `_set_signature_columns_if_needed`: the video columns are needed too.
+    - `_generate_and_score_completions`: the batch's media are loaded before, and the rows keep them afterwards.
+    - `_tokenize_prompts`: prompts with videos, each distinct one encoded once.
+    - `_generate_single_turn`: the contrast rows join the ordered rows in one call of `generate`.
+    - `_calculate_rewards`: the temporal reward needs whole groups, so it is computed after the parent's gather.
+    - `_get_per_token_logps_and_entropies`: the videos reach the policy, the reference and the old policy.
+    - `_compute_loss`: remembers whose log-probabilities the parent is about to compute.
+
+    Example:
+
+    ```python
+    >>> from videor1_trl import TGRPOConfig, TGRPOTrainer, accuracy_reward, format_reward, load_video_r1
+
+    >>> trainer = TGRPOTrainer(
+    ...     model="Qwen/Qwen2.5-VL-7B-Instruct",
+    ...     reward_funcs=[accuracy_reward, format_reward],
+    ...     args=TGRPOConfig("qwen-tgrpo"),
+    ...     train_dataset=load_video_r1("Video-R1-260k.json"),
+    ... )
+    >>> trainer.train()
+    ```
+
+    Args:
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            As in [`~trl.GRPOTrainer`]; any model whose processor takes videos.
+        reward_funcs (`RewardFunc` or `list[RewardFunc]`):
+            As in [`~trl.GRPOTrainer`]. The first (or the one that `args.accuracy_reward_name` names) says which
+            rollouts are correct, and must be a function.
+        args ([`TGRPOConfig`], *optional*):
+            Configuration. `None`: the defaults, in a folder named after the model.
+        train_dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
+            Column `prompt` (conversational) and, per row, optionally `video` or `videos`, `image` or `images`. Every
+            other column reaches the reward functions.
+        eval_dataset (*optional*):
+            As in [`~trl.GRPOTrainer`], with the same columns.
+        processing_class ([`~transformers.ProcessorMixin`], *optional*):
+            As in [`~trl.GRPOTrainer`].
+        temporal_reward_func (`Callable`, *optional*, defaults to [`temporal_reward`]):
+            Called once per video group, `(accuracies, contrast_accuracies, **kwargs)`, and returns one bonus or `None`
+            per ordered rollout. The keywords are the group's `prompt`, `completions`, `completion_ids`,
+            `contrast_completions`, `contrast_completion_ids` and the prompt's columns. The default takes its
+            parameters from `args`. `None`: no contrast rollouts, plain GRPO on video.
+        contrast (`Callable`, defaults to [`shuffle_frames`]):
+            `(frames, generator) -> frames`, uint8 (T, C, H, W) of the same shape: what the contrast rollouts see.
+        video_loader (`Callable`, defaults to [`load_video`]):
+            `(source, fps=, min_frames=, max_frames=, num_frames=) -> (frames, VideoMetadata)`. A
+            [`VideoError`] it raises is subject to `args.on_bad_video`.
+        **kwargs:
+            Further arguments of [`~trl.GRPOTrainer`], such as `callbacks`, `optimizers` and `peft_config`.
+
+    Raises:
+        `ImportError`: the installed TRL has other private methods than those overridden here.
+        `NotImplementedError`: tools, environments and rollout functions, which cannot take video yet.
+        `ValueError`: a model and data that do not fit.
+    """
+
+    _tag_names = ["trl", "tgrpo"]
+    _name = "T-GRPO"
+    _paper = {
+        "title": "Video-R1: Reinforcing Video Reasoning in MLLMs",
+        "id": "2503.21776",
+        # docstyle-ignore
+        "citation": textwrap.dedent("""\
+            @inproceedings{feng2025videor1,
+                title        = {{Video-R1: Reinforcing Video Reasoning in MLLMs}},
+                author       = {Kaituo Feng and Kaixiong Gong and Bohao Li and Zonghao Guo and Yibing Wang and Tianshuo Peng and Junfei Wu and Xiaoying Zhang and Benyou Wang and Xiangyu Yue},
+                year         = 2025,
+                booktitle    = {Advances in Neural Information Processing Systems},
+                eprint       = {arXiv:2503.21776},
+            }"""),
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: TGRPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        temporal_reward_func: Callable[..., list[float | None]] | None = temporal_reward,
+        contrast: Callable[[torch.Tensor, torch.Generator], torch.Tensor] = shuffle_frames,
+        video_loader: Callable[..., tuple[torch.Tensor, Any]] = load_video,
+        **kwargs: Any,
+    ):
+        check_parent()
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = TGRPOConfig(f"{name.split('/')[-1]}-T-GRPO")
+        reward_funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
+        _check_arguments(model, args, kwargs)
+        self._accuracy_index = _accuracy_index(reward_funcs, args.accuracy_reward_name)
+        if temporal_reward_func is temporal_reward:
+            temporal_reward_func = get_temporal_reward(args.temporal_alpha, args.temporal_mu, args.temporal_threshold)
+        self.temporal_reward_func = temporal_reward_func
+        self._batch: list[Row] = []
+        self._encoded: list[EncodedPrompt] = []
+        self._contrast_completion_ids: list[list[int]] = []
+        self._bonuses: torch.Tensor | None = None
+
+        super().__init__(
+            model,
+            reward_funcs,
+            args,
+            undecoded(train_dataset),
+            undecoded(eval_dataset),
+            processing_class,
+            **kwargs,
+        )
+        self._check_processor()
+        if temporal_reward_func is not None:
+            self._add_temporal_column()
+        for each in (self.model, self.ref_model):
+            if each is not None:
+                correct_positions(each)
+        self._restrict_sampling()
+        self.batch_loader = BatchLoader(
+            self.processing_class,
+            video_loader,
+            contrast if temporal_reward_func is not None else None,
+            video_settings={
+                "fps": args.video_fps,
+                "min_frames": args.video_min_frames,
+                "max_frames": args.video_max_frames,
+                "num_frames": args.video_num_frames,
+            },
+            encode_settings={
+                "video_max_pixels": args.video_max_pixels,
+                "video_min_pixels": args.video_min_pixels,
+                "image_max_pixels": args.image_max_pixels,
+                "chat_template": self.chat_template,
+                "chat_template_kwargs": self.chat_template_kwargs,
+            },
+            max_prompt_length=args.max_prompt_length,
+            on_bad_video=args.on_bad_video,
+            seed=args.seed,
+        )
+
+    def _check_processor(self) -> None:
+        """A dataset with videos needs a processor that takes them: said before the first step, not in it."""
+        datasets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
+        for name, dataset in {"train_dataset": self.train_dataset, **datasets}.items():
+            if not isinstance(dataset, Dataset) or takes_videos(self.processing_class):
+                continue
+            for column in {"video", "videos"} & set(dataset.column_names):
+                if dataset.data.column(column).null_count < len(dataset.data):
+                    raise ValueError(
+                        f"{name} has a column {column!r}, but the model's {type(self.processing_class).__name__} takes "
+                        "no videos. Use a video-language model such as Qwen2.5-VL, or remove the column."
+                    )
+
+    def _add_temporal_column(self) -> None:
+        """
+        Reserve a column for the temporal reward: a stand-in that returns `None`, so that TRL's weights and logs apply.
+        Its weight is 1, or 0 where the bonus is added to the advantages instead.
+        """
+        name = get_callable_name(self.temporal_reward_func)
+        if name in self.reward_func_names:
+            raise ValueError(
+                f"temporal_reward_func and one of reward_funcs are both named {name!r}. Rename one: TRL logs rewards "
+                "by name."
+            )
+        weight = 1.0 if self.args.temporal_bonus == "reward" else 0.0
+        self.reward_funcs.append(lambda completions, **kwargs: [None] * len(completions))
+        self.reward_func_names.append(name)
+        self.reward_processing_classes.append(None)
+        self.reward_weights = torch.cat([self.reward_weights, torch.tensor([weight])])
+
+    def _restrict_sampling(self) -> None:
+        """Never sample a visual placeholder; take every end token of the model for an end."""
+        model = self.accelerator.unwrap_model(self.model)
+        config_eos = model.config.get_text_config().eos_token_id
+        config_eos = [config_eos] if isinstance(config_eos, int) else config_eos or []
+        # The pad token ends a completion too: what follows it could not be told from padding
+        self.eos_token_ids = list(dict.fromkeys([*self.eos_token_ids, *config_eos, self._tokenizer.pad_token_id]))
+        suppressed = {*placeholder_token_ids(model, self.processing_class), *(self._suppressed_by_user() or [])}
+        settings = {
+            "eos_token_id": self.eos_token_ids,
+            "suppress_tokens": sorted(suppressed - set(self.eos_token_ids)) or None,
+        }
+        self.generation_kwargs.update(settings)
+        self.generation_config.update(**settings)
+
+    def _suppressed_by_user(self) -> list[int] | None:
+        return self.generation_kwargs.get("suppress_tokens")
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *MEDIA_COLUMNS]))
+
+    def _num_generations(self) -> int:
+        return self.num_generations if self.model.training else self.num_generations_eval
+
+    def _generate_and_score_completions(self, inputs):
+        num_generations = self._num_generations()
+        step = 0
+        if self.model.training:  # in evaluation the contrast stays the same, so that its curve is comparable
+            accumulated = self._step % self.args.gradient_accumulation_steps
+            step = 1 + self.state.global_step * self.args.gradient_accumulation_steps + accumulated
+        self._batch = self.batch_loader.load(
+            inputs,
+            first_row=self.accelerator.process_index * len(inputs),
+            num_generations=num_generations,
+            num_contrast=self.args.contrast_generations(num_generations),
+            step=step,
+        )
+        self._encoded = [row.encoded for row in self._batch]
+        self._bonuses = None
+        output = super()._generate_and_score_completions(
+            [
+                {**{k: v for k, v in row.inputs.items() if k not in MEDIA_COLUMNS}, "prompt": row.messages}
+                for row in self._batch
+            ]
+        )
+        output["encoded"] = self._encoded  # one per row: TRL shuffles and splits it with the rest
+        if self._bonuses is not None and self.args.temporal_bonus == "advantage":
+            self._add_bonuses(output)
+        if self.args.on_bad_video == "skip":
+            self._mask_skipped(output)
+        self._batch = []
+        return output
+
+    def _add_bonuses(self, output: dict[str, Any]) -> None:
+        """Add the bonuses (W * B,) to the standardised advantages of this rank's rows and of the log."""
+        bonuses = self._bonuses.nan_to_num(nan=0.0)
+        first = self.accelerator.process_index * len(self._batch)
+        output["advantages"] = output["advantages"] + bonuses[first : first + len(self._batch)]
+        logged = self._logs["advantages"]
+        for offset, bonus in enumerate(bonuses.tolist()[-len(logged) :], start=-min(len(bonuses), len(logged))):
+            logged[offset] += bonus
+
+    def _mask_skipped(self, output: dict[str, Any]) -> None:
+        """Take the rows of unusable prompts out of the loss: their mask is zero, and so is their KL."""
+        skipped = [row.error is not None for row in self._batch]
+        output["completion_mask"][torch.tensor(skipped, device=output["completion_mask"].device)] = 0
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
+        mode = "train" if self.model.training else "eval"
+        count = self.accelerator.gather(torch.tensor(sum(skipped), device=self.accelerator.device)).sum().item()
+        self._metrics[mode]["video/skipped_rows"].append(count)
+        for row in {row.group: row for row in self._batch if row.error is not None}.values():
+            logger.warning(f"Skipped (on_bad_video='skip'): {row.error}")
+
+    def _tokenize_prompts(self, prompts):
+        return [encoded.input_ids for encoded in self._encoded], None, {}
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        rows = self._encoded + [row.contrast for row in self._batch if row.contrast is not None]
+        completion_ids, logprobs = super()._generate_single_turn(
+            [encoded.input_ids for encoded in rows],
+            None,
+            {**collate_token_types(rows), **collate_features(rows)},
+            num_generations,
+            has_tool_images,
+        )
+        self._contrast_completion_ids = completion_ids[len(prompt_ids) :]
+        return completion_ids[: len(prompt_ids)], logprobs
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards_per_func = super()._calculate_rewards(  # (W * B, F)
+            [row.inputs for row in self._batch], prompts, completions, completion_ids_list
+        )
+        device = rewards_per_func.device
+        skipped = torch.tensor([row.error is not None for row in self._batch], device=device)
+        rewards_per_func[gather(skipped)] = torch.nan
+        if self.temporal_reward_func is not None:
+            contrast = self._contrast_accuracies(prompts)  # (B,), NaN where a row owns no contrast rollout
+            accuracies = rewards_per_func[:, self._accuracy_index]
+            bonuses = self._temporal_bonuses(prompts, completions, completion_ids_list, accuracies, gather(contrast))
+            self._log_temporal(rewards_per_func, bonuses, gather(contrast))
+            rewards_per_func[:, -1] = bonuses
+            self._bonuses = bonuses
+        return rewards_per_func
+
+    def _contrast_accuracies(self, prompts: list) -> torch.Tensor:
+        """The accuracy function on this rank's contrast completions; (B,) float32, NaN for rows without one."""
+        owners = [index for index, row in enumerate(self._batch) if row.contrast is not None]
+        texts = self.processing_class.batch_decode(self._contrast_completion_ids, skip_special_tokens=True)
+        self._contrast_completions = [[{"role": "assistant", "content": text}] for text in texts]
+        accuracies = torch.full((len(self._batch),), torch.nan, device=self.accelerator.device)
+        if not owners:
+            return accuracies
+        function = self.reward_funcs[self._accuracy_index]
+        columns = [key for key in self._batch[0].inputs if key not in ("prompt", "completion", "completion_ids")]
+        result = function(
+            prompts=[prompts[index] for index in owners],
+            completions=self._contrast_completions,
+            completion_ids=self._contrast_completion_ids,
+            **{key: [self._batch[index].inputs[key] for index in owners] for key in columns},
+            trainer_state=self.state,
+            log_extra=lambda column, values: None,  # the tables and metrics are those of the ordered rollouts
+            log_metric=lambda name, value: None,
+        )
+        values = [torch.nan if value is None else value for value in result]
+        accuracies[owners] = torch.tensor(values, dtype=torch.float32, device=accuracies.device)
+        return accuracies
+
+    def _temporal_bonuses(
+        self, prompts: list, completions: list, completion_ids: list, accuracies: torch.Tensor, contrast: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        The temporal reward of every group; each is computed on one rank, the one that holds its first row.
+
+        Args:
+            accuracies (`torch.Tensor` of shape (W * B,)): accuracy of the ordered rollouts of all ranks.
+            contrast (`torch.Tensor` of shape (W * B,)): accuracy of the contrast rollouts, NaN where there is none.
+
+        Returns:
+            `torch.Tensor` of shape (W * B,), NaN where no temporal reward applies.
+        """
+        rollouts = self._gathered_rollouts(prompts, completions, completion_ids)
+        size = self._num_generations()
+        bonuses = torch.zeros_like(accuracies)
+        for start in range(0, len(accuracies), size):
+            group = rollouts[start : start + size]
+            owner, columns = group[0]["rank"], group[0]["columns"]
+            if owner != self.accelerator.process_index:
+                continue
+            values = _floats(contrast[start : start + size])
+            owned = [value for value, row in zip(values, group, strict=True) if "contrast" in row]
+            if not group[0]["has_contrast"] or all(value is None for value in owned):
+                bonuses[start : start + size] = torch.nan
+                continue
+            pairs = [row["contrast"] for row in group if "contrast" in row]
+            result = self.temporal_reward_func(
+                _floats(accuracies[start : start + size]),
+                owned,
+                **{
+                    **columns,
+                    "completions": [row["completion"] for row in group],
+                    "completion_ids": [row["completion_ids"] for row in group],
+                    "contrast_completions": [completion for completion, _ in pairs],
+                    "contrast_completion_ids": [ids for _, ids in pairs],
+                },
+            )
+            if len(result) != size:
+                raise ValueError(
+                    f"The temporal reward function {self.reward_func_names[-1]!r} returned {len(result)} bonuses for a "
+                    f"group of {size} ordered rollouts. It must return one per ordered rollout."
+                )
+            values = [torch.nan if value is None else value for value in result]
+            bonuses[start : start + size] = torch.tensor(values, dtype=bonuses.dtype)
+        # Only one rank wrote each group, the others left zeros
+        return self.accelerator.reduce(bonuses, reduction="sum")
+
+    def _gathered_rollouts(self, prompts: list, completions: list, completion_ids: list) -> list[dict[str, Any]]:
+        """What the temporal reward gets to see of every row of all ranks; columns travel once per group and rank."""
+        contrast = iter(zip(self._contrast_completions, self._contrast_completion_ids, strict=True))
+        rollouts, seen = [], set()
+        for row, prompt, completion, ids in zip(self._batch, prompts, completions, completion_ids, strict=True):
+            rollout = {
+                "rank": self.accelerator.process_index,
+                "has_contrast": row.has_contrast,
+                "completion": completion,
+                "completion_ids": ids,
+                "columns": None if row.group in seen else {**row.inputs, "prompt": prompt},
+            }
+            seen.add(row.group)
+            if row.contrast is not None:
+                rollout["contrast"] = next(contrast)
+            rollouts.append(rollout)
+        return gather_object(rollouts)
+
+    def _log_temporal(self, rewards_per_func: torch.Tensor, bonuses: torch.Tensor, contrast: torch.Tensor) -> None:
+        """Log how well the ordered and the contrast rollouts did, and how far the bonuses (W * B,) move the advantages."""
+        applies = ~torch.isnan(bonuses)
+        if not applies.any():
+            return
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        accuracy = rewards_per_func[applies, self._accuracy_index].nanmean().item()
+        contrast_accuracy = contrast.nanmean().item()
+        metrics["temporal/accuracy"].append(accuracy)
+        metrics["temporal/contrast_accuracy"].append(contrast_accuracy)
+        metrics["temporal/gap"].append(accuracy - contrast_accuracy)
+        metrics["temporal/bonus_rate"].append((bonuses[applies] > 0).float().mean().item())
+        moved = bonuses
+        if self.args.temporal_bonus == "reward":
+            others = (rewards_per_func * self.reward_weights.to(bonuses.device)).nansum(dim=1)
+            rewards = torch.where(torch.isnan(rewards_per_func[:, :-1]).all(dim=1), torch.nan, others)
+            with_bonus = rewards + self.reward_weights[-1].item() * bonuses.nan_to_num(nan=0.0)
+            moved = self._standardised(with_bonus) - self._standardised(rewards)
+        metrics["temporal/effect"].append(moved[applies].abs().nanmean().item())
+
+    def _standardised(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Advantages (W * B,) of these rewards, as the parent computes them."""
+        grouped = rewards.view(-1, self._num_generations())
+        advantages = grouped - torch.nanmean(grouped, dim=1, keepdim=True)
+        if self.scale_rewards == "group" and grouped.shape[1] > 1:
+            advantages = advantages / (nanstd(grouped, dim=1, keepdim=True) + 1e-4)
+        elif self.scale_rewards == "batch":
+            advantages = advantages / (nanstd(rewards) + 1e-4)
+        return advantages.flatten()
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **image_arguments,  # None: images travel with the rows, like videos
+    ):
+        batch_size = batch_size or len(input_ids)
+        results = []
+        for start in range(0, len(input_ids), batch_size):
+            rows = slice(start, start + batch_size)
+            media = self._model_inputs(self._encoded[rows], input_ids.shape[1], logits_to_keep)
+            results.append(
+                super()._get_per_token_logps_and_entropies(
+                    functools.partial(model, **media),
+                    input_ids[rows],
+                    attention_mask[rows],
+                    logits_to_keep,
+                    compute_entropy=compute_entropy,
+                    compute_aux_loss=compute_aux_loss,
+                )
+            )
+        logps, entropies, aux_losses = zip(*results, strict=True)
+        return (
+            torch.cat(logps),
+            torch.cat(entropies) if compute_entropy else None,
+            torch.stack(aux_losses).mean() if compute_aux_loss else None,
+        )
+
+    def _model_inputs(self, rows: list[EncodedPrompt], length: int, num_completion: int) -> dict[str, torch.Tensor]:
+        """The media and token types of the rows, as the model takes them beside `length` = P + C padded tokens."""
+        inputs = collate_features(rows)
+        for key, values in collate_token_types(rows).items():
+            padded = torch.zeros(len(rows), length, dtype=torch.long)
+            for index, value in enumerate(values):
+                end = length - num_completion
+                padded[index, end - len(value) : end] = torch.tensor(value)
+            inputs[key] = padded
+        return {key: value.to(self.accelerator.device, non_blocking=True) for key, value in inputs.items()}
+
+    def _compute_loss(self, model, inputs):
+        self._encoded = inputs["encoded"]
+        return super()._compute_loss(model, inputs)
+
+
+def check_parent() -> None:
+    """
+    Raises:
+        `ImportError`: a private method of the installed `GRPOTrainer` differs from the one overridden here.
+    """
+    for name, expected in HOOKS.items():
+        method = getattr(GRPOTrainer, name, None)
+        found = " ".join(inspect.signature(method).parameters) if method else "nothing"
+        if found != expected:
+            raise ImportError(
+                f"videor1_trl overrides GRPOTrainer.{name}({expected.replace(' ', ', ')}), but TRL {trl.__version__} "
+                f"has {found.replace(' ', ', ')}. Install a tested version: pip install 'trl>=1.16,<1.17'."
+            )
+
+
+def _check_arguments(model: Any, args: TGRPOConfig, kwargs: dict[str, Any]) -> None:
+    """Refuse what cannot work before any weights are loaded."""
+    if not isinstance(args, TGRPOConfig):
+        raise TypeError(f"args is a {type(args).__name__}; TGRPOTrainer needs a TGRPOConfig.")
+    for name in ("tools", "rollout_func", "environment_factory"):
+        if kwargs.get(name):
+            raise NotImplementedError(
+                f"{name} is not supported: TRL makes its rollouts without the videos. Use GRPOTrainer for text, or "
+                "override TGRPOTrainer._generate_single_turn."
+            )
+    in_memory = (
+        isinstance(model, PreTrainedModel) and not is_peft_model(model) and not get_config_model_id(model.config)
+    )
+    if in_memory and args.beta != 0.0 and kwargs.get("peft_config") is None:
+        raise ValueError(
+            f"beta={args.beta} needs a reference model, which TRL loads from the path in the model's config, but this "
+            "model was built in memory. Save it and its processor and pass the folder, pass a peft_config, or set "
+            "beta=0.0."
+        )
+
+
+def _accuracy_index(reward_funcs: list[Any], name: str | None) -> int:
+    """Index of the reward function that says which rollouts are correct."""
+    names = [
+        get_callable_name(f) if callable(f) and not isinstance(f, torch.nn.Module) else str(f) for f in reward_funcs
+    ]
+    if name is not None and name not in names:
+        raise ValueError(f"accuracy_reward_name ({name!r}) is none of the reward functions: {', '.join(names)}.")
+    index = 0 if name is None else names.index(name)
+    function = reward_funcs[index]
+    if not callable(function) or isinstance(function, torch.nn.Module) or is_async_callable(function):
+        raise NotImplementedError(
+            f"The accuracy must be a plain function, but reward_funcs[{index}] is {names[index]!r}. Put an accuracy "
+            "function first or name one in accuracy_reward_name."
+        )
+    return index
+
+
+def _floats(values: torch.Tensor) -> list[float | None]:
+    """A vector as floats, NaN as `None`."""
+    return [None if value != value else value for value in values.tolist()]

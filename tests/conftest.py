@@ -1,0 +1,62 @@
+"""Shared fixtures: tiny models and videos made once per session, and a fresh random state for every test."""
+
+import os
+import random
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available() or os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random state for every test, and the state before it restored behind it."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """`models(family)`: a [`tiny.Tiny`], built once per session. Tests must not change its weights."""
+    built = {}
+
+    def get(family="qwen2_5_vl"):
+        if family not in built:
+            built[family] = tiny.build(family, tmp_path_factory.mktemp(family))
+        return built[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory):
+    """Four mp4 files of 16 frames (4 s) in changing colours, and an image: `{"videos": [...], "image": ...}`."""
+    folder = tmp_path_factory.mktemp("media")
+    videos = [tiny.write_mp4(folder / f"{seed}.mp4", tiny.colour_frames(seed)) for seed in range(4)]
+    image = folder / "image.png"
+    Image.fromarray(tiny.colour_frames(9)[0]).save(image)
+    return {"videos": videos, "image": str(image), "folder": folder}
