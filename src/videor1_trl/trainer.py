@@ -44,6 +44,8 @@ HOOKS = {
     "compute_entropy compute_aux_loss pixel_values image_grid_thw num_images pixel_attention_mask spatial_shapes "
     "num_tiles image_sizes token_type_ids mm_token_type_ids image_position_ids",
     "_compute_loss": "self model inputs",
+    "_load_from_checkpoint": "self resume_from_checkpoint model",
+    "_load_best_model": "self",
 }
 
 
@@ -61,6 +63,8 @@ class TGRPOTrainer(GRPOTrainer):
     - `_calculate_rewards`: the temporal reward needs whole groups, so it is computed after the parent's gather.
     - `_get_per_token_logps_and_entropies`: the videos reach the policy, the reference and the old policy.
     - `_compute_loss`: remembers whose log-probabilities the parent is about to compute.
+    - `_load_from_checkpoint`, `_load_best_model`: checkpoints carry the released names of the weights, which transformers
+      5.23 does not translate when it resumes, so that a Qwen2.5-VL would go on untrained with no more than a warning.
 
     Example:
 
@@ -171,6 +175,7 @@ class TGRPOTrainer(GRPOTrainer):
             if each is not None:
                 correct_positions(each)
         self._restrict_sampling()
+        self._warn_of_checkpoints_within_a_cycle()
         self.batch_loader = BatchLoader(
             self.processing_class,
             video_loader,
@@ -230,16 +235,21 @@ class TGRPOTrainer(GRPOTrainer):
         config_eos = [config_eos] if isinstance(config_eos, int) else config_eos or []
         # The pad token ends a completion too: what follows it could not be told from padding
         self.eos_token_ids = list(dict.fromkeys([*self.eos_token_ids, *config_eos, self._tokenizer.pad_token_id]))
-        suppressed = {*placeholder_token_ids(model, self.processing_class), *(self._suppressed_by_user() or [])}
-        settings = {
-            "eos_token_id": self.eos_token_ids,
-            "suppress_tokens": sorted(suppressed - set(self.eos_token_ids)) or None,
-        }
+        placeholders = set(placeholder_token_ids(model, self.processing_class)) - set(self.eos_token_ids)
+        suppressed = placeholders | set(self.generation_kwargs.get("suppress_tokens") or [])
+        settings = {"eos_token_id": self.eos_token_ids, "suppress_tokens": sorted(suppressed) or None}
         self.generation_kwargs.update(settings)
         self.generation_config.update(**settings)
 
-    def _suppressed_by_user(self) -> list[int] | None:
-        return self.generation_kwargs.get("suppress_tokens")
+    def _warn_of_checkpoints_within_a_cycle(self) -> None:
+        args = self.args
+        cycle = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
+        if args.save_strategy == "steps" and cycle > 1 and args.save_steps % cycle:
+            logger.warning(
+                f"save_steps ({args.save_steps:g}) is no multiple of the {cycle} optimizer steps that share a batch of "
+                "rollouts. A run resumed from such a checkpoint makes new rollouts for the rest of the batch, so its "
+                "losses differ from those of an uninterrupted run."
+            )
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
@@ -496,6 +506,18 @@ class TGRPOTrainer(GRPOTrainer):
         self._encoded = inputs["encoded"]
         return super()._compute_loss(model, inputs)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        model = self.model if model is None else model
+        if self.is_fsdp_enabled or not isinstance(model, PreTrainedModel):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        loaded = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        model.load_state_dict(loaded.state_dict())
+
+    def _load_best_model(self):
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(self.model, PreTrainedModel):
+            return super()._load_best_model()
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
 
 def check_parent() -> None:
     """
@@ -551,5 +573,5 @@ def _accuracy_index(reward_funcs: list[Any], name: str | None) -> int:
 
 
 def _floats(values: torch.Tensor) -> list[float | None]:
-    """A vector as floats, NaN as `None`."""
-    return [None if value != value else value for value in values.tolist()]
+    """A float32 vector as the floats it was made from (0.8, not 0.800000012), NaN as `None`."""
+    return [None if value != value else round(value, 6) for value in values.tolist()]

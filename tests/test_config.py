@@ -1,0 +1,85 @@
+"""The config's fields: documented, validated, and the paper's where the paper says something."""
+
+import re
+
+import pytest
+from helpers import config
+from transformers import HfArgumentParser
+from trl import GRPOConfig
+
+from videor1_trl import TGRPOConfig
+
+
+OWN = {name: f for name, f in TGRPOConfig.__dataclass_fields__.items() if name not in GRPOConfig.__dataclass_fields__}
+
+
+def documented():
+    """name -> its paragraph in the class docstring."""
+    paragraphs = re.split(r"\n\s{8}(?=\w+ \(`)", TGRPOConfig.__doc__)[1:]
+    return {paragraph.split(" ")[0]: " ".join(paragraph.split()) for paragraph in paragraphs}
+
+
+def test_docstring_and_fields_agree():
+    found = documented()
+    assert set(found) == set(OWN)
+    for name, each in OWN.items():
+        if each.default is None:
+            assert "*optional*):" in found[name], name
+        else:
+            default = f'"{each.default}"' if isinstance(each.default, str) else each.default
+            assert f"defaults to `{default}`" in found[name], name
+
+
+def test_every_field_has_a_help_that_argparse_can_print(capsys):
+    with pytest.raises(SystemExit):
+        HfArgumentParser([TGRPOConfig]).parse_args(["--help"])
+    printed = capsys.readouterr().out
+    assert all(f"--{name}" in printed for name in OWN)
+
+
+def test_defaults_are_the_papers(tmp_path):
+    defaults = TGRPOConfig(str(tmp_path), bf16=False, use_cpu=True)
+    assert (defaults.beta, defaults.top_p, defaults.temperature, defaults.num_generations) == (0.04, 0.95, 1.0, 8)
+    assert (defaults.max_completion_length, defaults.max_prompt_length) == (768, 16384)
+    assert (defaults.learning_rate, defaults.weight_decay, defaults.max_grad_norm) == (1e-6, 0.01, 5.0)
+    assert (defaults.temporal_alpha, defaults.temporal_mu, defaults.temporal_threshold) == (0.3, 1.0, 0.5)
+    assert defaults.video_max_pixels == 128 * 28 * 28
+    assert defaults.loss_type == "grpo" and defaults.lr_scheduler_type == "cosine"
+    assert defaults.contrast_generations(8) == 4
+
+
+@pytest.mark.parametrize(
+    "setting, value, message",
+    [
+        ("num_contrast_generations", 0, "num_contrast_generations (0) must be between 1 and num_generations (4)"),
+        ("num_contrast_generations", 5, "num_contrast_generations (5) must be between 1 and num_generations (4)"),
+        ("temporal_alpha", -0.1, "temporal_alpha (-0.1) must be at least 0"),
+        ("temporal_alpha", float("nan"), "temporal_alpha (nan) must be at least 0"),
+        ("temporal_mu", -1.0, "temporal_mu (-1.0) must be at least 0"),
+        ("temporal_threshold", 1.0, "temporal_threshold (1.0) must be at least 0 and below 1"),
+        ("temporal_bonus", "both", "temporal_bonus ('both') must be 'reward' or 'advantage'"),
+        ("on_bad_video", "ignore", "on_bad_video ('ignore') must be 'raise' or 'skip'"),
+        ("video_fps", 0.0, "video_fps (0.0) must be positive"),
+        ("video_min_frames", 20, "video_min_frames (20) must be at least 1 and at most video_max_frames (16)"),
+        ("video_num_frames", 0, "video_num_frames (0) must be at least 1, or unset"),
+        ("video_min_pixels", 10**6, "video_min_pixels (1000000) must be at most video_max_pixels (1568)"),
+        ("max_prompt_length", 0, "max_prompt_length (0) must be at least 1, or unset"),
+    ],
+)
+def test_values_out_of_range_are_named(tmp_path, setting, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(tmp_path, **{setting: value})
+
+
+@pytest.mark.parametrize("setting", [{"use_vllm": True}, {"multi_objective_aggregation": "normalize_then_sum"}])
+def test_settings_that_cannot_work_are_refused_with_the_reason(tmp_path, setting):
+    with pytest.raises(NotImplementedError, match=next(iter(setting))):
+        config(tmp_path, **setting)
+
+
+@pytest.mark.parametrize(
+    "contrast, size, expected", [(None, 8, 4), (None, 1, 1), (None, 5, 2), (3, 4, 3), (3, 2, 2), (1, 8, 2)]
+)
+def test_contrast_rollouts_of_a_group(tmp_path, contrast, size, expected):
+    """With num_generations = 4: the same share of another size, rounded, at least 1."""
+    assert config(tmp_path, num_contrast_generations=contrast).contrast_generations(size) == expected

@@ -1,0 +1,666 @@
+"""T-GRPO end to end on tiny models: the paper's formula, mixed batches, TRL's features, extension points, errors."""
+
+import re
+
+import datasets
+import pytest
+import torch
+from helpers import Scripted, config, logged, parity, rollouts, row, trainer
+from PIL import Image
+from tiny import build
+from transformers import AutoModelForImageTextToText
+from trl import GRPOConfig, GRPOTrainer
+
+from videor1_trl import TGRPOTrainer, format_reward, freeze_frame, get_temporal_reward, temporal_reward
+from videor1_trl.families import EncodedPrompt
+from videor1_trl.video import VideoError, load_video
+
+
+def advantages(rewards):
+    """The group's standardised rewards, by the formula: unbiased std, + 1e-4."""
+    rewards = torch.tensor(rewards, dtype=torch.float32)
+    return ((rewards - rewards.mean()) / (rewards.std() + 1e-4)).tolist()
+
+
+def scored(tgrpo):
+    """Rewards by name and advantages of one generation batch, in the order of the rows."""
+    rollouts(tgrpo)
+    return {name: list(values) for name, values in tgrpo._logs["rewards"].items()}, list(tgrpo._logs["advantages"])
+
+
+def metric(tgrpo, name):
+    return tgrpo._metrics["train"][name][-1]
+
+
+# The formula
+
+GROUPS = {  # accuracies, contrast accuracies, settings, bonuses worked out by hand
+    "a tie passes": ([1, 0, 1, 0], [1, 0], {}, [0.3, 0, 0.3, 0]),
+    "shuffling wins": ([1, 0, 0, 0], [1, 0], {}, [0, 0, 0, 0]),
+    "mu lowers the bar to 0.5 * 0.5": ([1, 0, 0, 0], [1, 0], {"temporal_mu": 0.5}, [0.3, 0, 0, 0]),
+    "alpha is the size of the bonus": ([1, 0, 0, 0], [0, 0], {"temporal_alpha": 0.7}, [0.7, 0, 0, 0]),
+    "none right": ([0, 0, 0, 0], [0, 0], {}, [0, 0, 0, 0]),
+    "all right": ([1, 1, 1, 1], [1, 1], {}, [0.3] * 4),
+    "continuous, above 0.5 is right": ([0.6, 0.5, 0.9, 0.2], [0.55, 0.1], {}, [0.3, 0, 0.3, 0]),
+    "a threshold of its own": ([0.6, 0.5, 0.9, 0.2], [0.7, 0.8], {"temporal_threshold": 0.8}, [0, 0, 0.3, 0]),
+}
+
+
+@pytest.mark.parametrize("accuracies, contrast, settings, bonuses", GROUPS.values(), ids=GROUPS)
+def test_bonus_of_a_group(models, media, tmp_path, accuracies, contrast, settings, bonuses):
+    accuracy = Scripted(accuracies, contrast)
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, accuracy, **settings)
+    rewards, found = scored(tgrpo)
+    assert rewards["temporal_reward"] == pytest.approx(bonuses)
+    assert found == pytest.approx(advantages([a + b for a, b in zip(accuracies, bonuses, strict=True)]), abs=1e-5)
+
+
+def test_bonus_cancels_in_the_reward_of_a_multiple_choice_group(models, media, tmp_path):
+    """R = r + 0.3 r is a positive affine map of r: the advantages stay those of r (up to the 1e-4 beside the std)."""
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, Scripted([1, 0, 1, 0], [0, 0]))
+    _, found = scored(tgrpo)
+    assert found == pytest.approx(advantages([1.0, 0.0, 1.0, 0.0]), abs=1e-3)
+    assert metric(tgrpo, "temporal/bonus_rate") == pytest.approx(0.5)
+    assert metric(tgrpo, "temporal/effect") == pytest.approx(0.0, abs=1e-3)
+
+
+def test_bonus_acts_where_another_reward_differs(models, media, tmp_path):
+    """R = [1.3, 1, 1.3, 0] instead of [1, 1, 1, 0]: a wrong answer in the right format falls behind."""
+
+    def form(completions, **kwargs):
+        return [0.0, 1.0, 0.0, 0.0]
+
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, [Scripted([1, 0, 1, 0], [0, 0]), form])
+    _, found = scored(tgrpo)
+    with_bonus, without = advantages([1.3, 1.0, 1.3, 0.0]), advantages([1.0, 1.0, 1.0, 0.0])
+    assert found == pytest.approx(with_bonus, abs=1e-5)
+    moved = sum(abs(a - b) for a, b in zip(with_bonus, without, strict=True)) / 4
+    assert moved > 0.1
+    assert metric(tgrpo, "temporal/effect") == pytest.approx(moved, abs=1e-5)
+
+
+def test_bonus_is_added_behind_the_standardisation(models, media, tmp_path):
+    accuracy = Scripted([1, 0, 1, 0], [0, 0])
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, accuracy, temporal_bonus="advantage")
+    inputs = rollouts(tgrpo)
+    base = advantages([1.0, 0.0, 1.0, 0.0])
+    expected = [base[0] + 0.3, base[1], base[2] + 0.3, base[3]]
+    assert list(tgrpo._logs["advantages"]) == pytest.approx(expected, abs=1e-5)
+    assert sorted(inputs["advantages"].tolist()) == pytest.approx(sorted(expected), abs=1e-5)
+    assert metric(tgrpo, "temporal/effect") == pytest.approx(0.15)
+    assert metric(tgrpo, "reward") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("scale, divide", [("none", False), ("group", True)])
+def test_effect_follows_the_scaling_of_rewards(models, media, tmp_path, scale, divide):
+    accuracy = Scripted([1, 0, 1, 0], [0, 0])
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, accuracy, scale_rewards=scale)
+    rollouts(tgrpo)
+    # R moves from [1, 0, 1, 0] to [1.3, 0, 1.3, 0], the mean from 0.5 to 0.65: every advantage by 0.15
+    assert metric(tgrpo, "temporal/effect") == pytest.approx(0.0 if divide else 0.15, abs=1e-3)
+
+
+def test_metrics_of_ordered_and_contrast_rollouts(models, media, tmp_path):
+    accuracy = Scripted([1, 1, 1, 0], [1, 0])
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, accuracy)
+    rollouts(tgrpo)
+    found = {
+        name: metric(tgrpo, f"temporal/{name}") for name in ("accuracy", "contrast_accuracy", "gap", "bonus_rate")
+    }
+    assert found == {"accuracy": 0.75, "contrast_accuracy": 0.5, "gap": 0.25, "bonus_rate": 0.75}
+
+
+def test_image_and_text_rows_get_no_temporal_reward_and_no_contrast_rollouts(models, media, tmp_path):
+    rows = [row("a?", image=media["image"]), row("b?"), row("c?", video=media["videos"][0])]
+    accuracy = Scripted([1, 0, 0, 0] + [1, 1, 0, 0] + [1, 0, 0, 0], [0, 0])
+    tgrpo = trainer(models(), rows, tmp_path, accuracy, per_device_train_batch_size=12)
+    rewards, found = scored(tgrpo)
+    bonuses = torch.tensor(rewards["temporal_reward"])
+    assert bonuses[:8].isnan().all()
+    assert bonuses[8:].tolist() == pytest.approx([0.3, 0, 0, 0])
+    assert found[:4] == pytest.approx(advantages([1.0, 0, 0, 0]), abs=1e-5)
+    assert metric(tgrpo, "temporal/accuracy") == 0.25
+
+
+def test_users_reward_weights_leave_the_bonus_at_its_own(models, media, tmp_path):
+    accuracy = Scripted([1, 0, 0, 0], [0, 0])
+    settings = {"reward_weights": [2.0, 0.5]}
+    form = lambda completions, **kwargs: [1.0, 1.0, 0.0, 0.0]  # noqa: E731
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, [accuracy, form], **settings)
+    _, found = scored(tgrpo)
+    assert found == pytest.approx(advantages([2.0 + 0.5 + 0.3, 0.5, 0, 0]), abs=1e-5)
+    assert tgrpo.args.reward_weights == [2.0, 0.5]
+
+
+def test_accuracy_may_be_another_reward_function_by_name(models, media, tmp_path):
+    accuracy = Scripted([1, 0, 0, 0], [0, 0])
+    form = lambda completions, **kwargs: [0.0] * len(completions)  # noqa: E731
+    tgrpo = trainer(
+        models(), [row(video=media["videos"][0])], tmp_path, [form, accuracy], accuracy_reward_name="scripted"
+    )
+    rewards, _ = scored(tgrpo)
+    assert rewards["temporal_reward"] == pytest.approx([0.3, 0, 0, 0])
+
+
+def test_rollouts_without_a_verdict_are_left_out_of_the_shares(models, media, tmp_path):
+    accuracy = Scripted([1, None, None, 0], [None, 0])
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, [accuracy, format_reward])
+    rewards, _ = scored(tgrpo)
+    assert rewards["temporal_reward"] == pytest.approx([0.3, 0, 0, 0])  # p = 1/2, p~ = 0
+    blind = trainer(models(), [row(video=media["videos"][0])], tmp_path, [Scripted([1, 0, 0, 0], [None, None])])
+    rewards, _ = scored(blind)
+    assert torch.tensor(rewards["temporal_reward"]).isnan().all()
+
+
+# Rollouts
+
+
+def count_generate(tgrpo):
+    sizes = []
+    original = tgrpo.model.generate
+
+    def generate(**kwargs):
+        sizes.append(kwargs["input_ids"].shape[0])
+        return original(**kwargs)
+
+    tgrpo.model.generate = generate
+    return sizes
+
+
+def test_one_generate_call_for_ordered_and_contrast_rows(models, media, tmp_path):
+    rows = [row("a?", video=media["videos"][0]), row("b?", image=media["image"])]
+    tgrpo = trainer(models(), rows, tmp_path, per_device_train_batch_size=8, num_contrast_generations=3)
+    sizes = count_generate(tgrpo)
+    rollouts(tgrpo)
+    assert sizes == [8 + 3]
+
+
+def test_plain_grpo_makes_no_contrast_rollouts(models, media, tmp_path):
+    tgrpo = trainer(
+        models(), [row(video=media["videos"][0])], tmp_path, options={"temporal_reward_func": None}
+    )  # fmt: skip
+    sizes = count_generate(tgrpo)
+    tgrpo.train()
+    assert sizes == [4]
+    assert not any(key.startswith("temporal/") for entry in tgrpo.state.log_history for key in entry)
+
+
+def test_contrast_completions_are_scored_with_their_rows_columns(models, media, tmp_path):
+    rows = [row("a?", video=media["videos"][0], problem_id=0), row("b?", video=media["videos"][1], problem_id=1)]
+    accuracy = Scripted([0] * 8, [0] * 4)
+    rollouts(trainer(models(), rows, tmp_path, accuracy, per_device_train_batch_size=8))
+    ordered, contrast = accuracy.calls
+    assert ordered["problem_id"] == [0] * 4 + [1] * 4
+    assert contrast["problem_id"] == [0, 0, 1, 1]
+    assert contrast["video"] == [media["videos"][0]] * 2 + [media["videos"][1]] * 2
+    assert len(contrast["completion_ids"]) == 4
+    assert contrast["solution"] == ["<answer>A</answer>"] * 4
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|endoftext|>"])
+def test_a_completion_is_not_trained_beyond_any_end_token(models, media, tmp_path, end):
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path)
+    end_id = tgrpo._tokenizer.convert_tokens_to_ids(end)
+    tgrpo.model.generate = lambda **kwargs: torch.cat(
+        [kwargs["input_ids"], torch.tensor([[20, 21, end_id, 22, 23]]).repeat(len(kwargs["input_ids"]), 1)], dim=1
+    )
+    inputs = rollouts(tgrpo)
+    assert inputs["completion_ids"].tolist() == [[20, 21, end_id]] * 4
+    assert inputs["completion_mask"].tolist() == [[1, 1, 1]] * 4
+    assert metric(tgrpo, "completions/clipped_ratio") == 0.0
+    assert set(tgrpo.eos_token_ids) <= set(tgrpo.generation_config.eos_token_id)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"per_device_train_batch_size": 12},
+        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4},  # micro-batches of part of a group
+        {"per_device_train_batch_size": 4, "steps_per_generation": 3, "num_iterations": 2},
+    ],
+    ids=["several prompts", "a group larger than the batch", "generations reused"],
+)
+def test_every_micro_batch_keeps_the_media_of_its_rows(models, media, tmp_path, settings):
+    """TRL shuffles and splits the scored batch: each row's prompt must still be that of its media."""
+    rows = [row("a?", video=media["videos"][0]), row("bb bb?", image=media["image"]), row("ccc ccc ccc ccc ccc ccc?")]
+    tgrpo = trainer(models(), rows, tmp_path, beta=0.04, max_steps=2, **settings)
+    seen = []
+    original = tgrpo._compute_loss
+
+    def compute_loss(model, inputs):
+        for index, encoded in enumerate(inputs["encoded"]):
+            assert isinstance(encoded, EncodedPrompt)
+            prompt = inputs["prompt_ids"][index][inputs["prompt_mask"][index].bool()]
+            assert prompt.tolist() == encoded.input_ids
+            seen.append(len(encoded.input_ids))
+        return original(model, inputs)
+
+    tgrpo._compute_loss = compute_loss
+    tgrpo.train()
+    assert len(set(seen)) == 3
+    assert len(logged(tgrpo, "loss")) == 2
+
+
+@pytest.mark.slow
+def test_several_videos_and_a_video_beside_an_image_train(models, media, tmp_path):
+    rows = [
+        {**row("a?"), "videos": media["videos"][:2], "images": None},
+        {**row("b?"), "videos": [media["videos"][2]], "images": [media["image"]]},
+    ]
+    tgrpo = trainer(models(), rows, tmp_path, per_device_train_batch_size=8, max_steps=2, beta=0.04)
+    tgrpo.train()
+    assert all(value > 0 for value in logged(tgrpo, "grad_norm"))
+    assert len(logged(tgrpo, "temporal/gap")) == 2
+
+
+@pytest.mark.slow
+def test_columns_of_datasets_video_are_decoded_by_the_loader_alone(models, media, tmp_path):
+    sources = []
+
+    def counting(source, **settings):
+        sources.append(source)
+        return load_video(source, **settings)
+
+    rows = datasets.Dataset.from_list([row("a?", video=media["videos"][0]), row("b?", video=media["videos"][1])])
+    rows = rows.cast_column("video", datasets.Video())
+    tgrpo = trainer(
+        models(), rows, tmp_path, per_device_train_batch_size=8, options={"video_loader": counting}
+    )  # fmt: skip
+    tgrpo.train()
+    assert [source["path"] for source in sources] == media["videos"][:2]
+
+
+# What TRL offers
+
+
+def test_evaluation_logs_the_temporal_metrics(models, media, tmp_path):
+    rows = [row("a?", video=media["videos"][0]), row("b?", video=media["videos"][1])]
+    tgrpo = trainer(
+        models(), rows, tmp_path, eval_rows=rows, eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=4,
+        num_generations_eval=2, max_steps=2, num_iterations=2,
+    )  # fmt: skip
+    tgrpo.train()
+    for name in ("accuracy", "contrast_accuracy", "gap", "bonus_rate", "effect"):
+        assert len(logged(tgrpo, f"eval_temporal/{name}")) == 2, name
+    assert len(logged(tgrpo, "eval_reward")) == 2
+    assert len(logged(tgrpo, "loss")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"])
+def test_every_loss_type_trains_on_video(models, media, tmp_path, loss_type):
+    rows = [row(video=media["videos"][0])]
+    tgrpo = trainer(
+        models(),
+        rows,
+        tmp_path,
+        loss_type=loss_type,
+        max_steps=2,
+        num_iterations=2,
+        beta=0.04,
+        max_completion_length=12,
+    )
+    before = tgrpo.model.get_input_embeddings().weight.detach().clone()
+    tgrpo.train()
+    assert all(value == value for value in logged(tgrpo, "loss"))
+    assert not torch.equal(tgrpo.model.get_input_embeddings().weight, before)
+
+
+def test_the_loss_types_above_are_all_of_the_parents():
+    """Read from the config's help, which lists them."""
+    help_text = GRPOConfig.__dataclass_fields__["loss_type"].metadata["help"]
+    listed = re.findall(r"'(\w+)'", help_text.split("Supported values are")[1].split(". ")[0])
+    assert len(listed) == 8
+    tested = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"]
+    assert set(listed) <= set(tested)
+
+
+@pytest.mark.slow
+def test_lora_trains_the_adapter_alone_with_the_base_as_reference(models, media, tmp_path):
+    from peft import LoraConfig
+
+    adapter = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    tgrpo = trainer(
+        models(), [row(video=media["videos"][0])], tmp_path, beta=0.04, max_steps=3, gradient_checkpointing=True,
+        max_completion_length=12, learning_rate=1e-2, options={"peft_config": adapter},
+    )  # fmt: skip
+    assert tgrpo.ref_model is None
+    before = {name: parameter.detach().clone() for name, parameter in tgrpo.model.named_parameters()}
+    tgrpo.train()
+    moved = {name for name, parameter in tgrpo.model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved and all("lora_" in name for name in moved)
+    assert logged(tgrpo, "kl")[0] == pytest.approx(0.0, abs=1e-6)
+    assert logged(tgrpo, "kl")[-1] > 0
+    tgrpo.save_model(str(tmp_path / "adapter"))
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_gives_the_same_training_and_keeps_the_cache_in_generate(models, media, tmp_path):
+    norms, caches = [], []
+    for checkpointing in (False, True):
+        tgrpo = trainer(
+            models(), [row(video=media["videos"][0])], tmp_path, gradient_checkpointing=checkpointing, max_steps=2,
+            max_completion_length=12, beta=0.04,
+        )  # fmt: skip
+        language_model = tgrpo.model.model.language_model
+        language_model.register_forward_hook(
+            lambda module, args, kwargs, output: caches.append(
+                (kwargs["inputs_embeds"].shape[1], output.past_key_values)
+            ),
+            with_kwargs=True,
+        )
+        tgrpo.train()
+        norms.append(logged(tgrpo, "grad_norm"))
+    assert norms[0] == pytest.approx(norms[1], abs=1e-5)
+    assert all(norm > 0 for norm in norms[0])
+    assert {length for length, cache in caches if cache is not None} >= {1}, "decoding must go on one token at a time"
+
+
+def resumable(tiny_model, media, folder, max_steps, **settings):
+    rows = [row(f"{'a' * n}?", video=media["videos"][n % 4]) for n in range(8)]
+    settings = {
+        "max_steps": max_steps,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "num_train_epochs": 1,
+        "beta": 0.04,
+        "max_completion_length": 12,
+        "shuffle_dataset": True,
+        "lr_scheduler_type": "constant",
+        **settings,
+    }
+    return trainer(tiny_model, rows, folder, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings", [{}, {"gradient_accumulation_steps": 2, "num_iterations": 2}], ids=["plain", "reused"]
+)
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(models, media, tmp_path, settings):
+    whole = resumable(models(), media, tmp_path / "whole", 4, **settings)
+    whole.train()
+    first = resumable(models(), media, tmp_path / "parts", 2, **settings)
+    first.train()
+    second = resumable(models(), media, tmp_path / "parts", 4, **settings)
+    torch.manual_seed(123)  # whatever happened before
+    second.train(resume_from_checkpoint=True)
+    for key in ("loss", "reward", "grad_norm", "kl", "temporal/gap"):
+        expected = logged(whole, key)
+        assert len(expected) in (4, 2)  # rollouts that are used twice are logged once
+        assert logged(second, key) == pytest.approx(expected, abs=1e-5), key
+
+
+def test_checkpoints_within_a_generation_cycle_are_warned_about(models, media, tmp_path, caplog):
+    settings = {"num_iterations": 4, "save_strategy": "steps"}
+    trainer(models(), [row()], tmp_path, save_steps=8, **settings)
+    assert "save_steps" not in caplog.text
+    trainer(models(), [row()], tmp_path, save_steps=6, **settings)
+    assert "save_steps (6) is no multiple of the 4 optimizer steps" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_best_model_is_loaded_at_the_end(models, media, tmp_path):
+    rows = [row(video=media["videos"][0])]
+    calls = iter([1.0, 0.0])  # evaluation gets worse
+
+    def judged(completions, **kwargs):
+        if tgrpo.model.training:
+            return parity(completions)
+        return [next(calls)] * 4 if len(completions) == 4 else [0.0] * len(completions)
+
+    tgrpo = trainer(
+        models(), rows, tmp_path, judged, eval_rows=rows, eval_strategy="steps", eval_steps=1, save_strategy="steps",
+        save_steps=1, max_steps=2, per_device_eval_batch_size=4, load_best_model_at_end=True,
+        metric_for_best_model="eval_reward", max_completion_length=12,
+    )  # fmt: skip
+    tgrpo.train()
+    assert tgrpo.state.best_model_checkpoint.endswith("checkpoint-1")
+    best = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint-1")
+    last = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint-2")
+    name = "model.visual.patch_embed.proj.weight"
+    assert not torch.equal(best.get_parameter(name), last.get_parameter(name))
+    assert torch.equal(tgrpo.model.get_parameter(name), best.get_parameter(name))
+
+
+@pytest.mark.slow
+def test_checkpoint_loads_and_the_model_card_credits_video_r1(models, media, tmp_path):
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, save_strategy="steps", save_steps=1)
+    tgrpo.train()
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint-1")
+    for name, parameter in loaded.named_parameters():
+        assert torch.equal(parameter, tgrpo.model.get_parameter(name)), name
+    card = (tmp_path / "README.md").read_text()
+    assert "T-GRPO" in card and "2503.21776" in card and "tgrpo" in card
+
+
+# Media that cannot be read
+
+
+def broken_rows(media, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not a video")
+    return [row("bad?", video=str(bad), problem_id=13), row("good?", video=media["videos"][0], problem_id=14)]
+
+
+def test_a_bad_video_ends_the_run_with_its_name(models, media, tmp_path):
+    tgrpo = trainer(models(), broken_rows(media, tmp_path), tmp_path, per_device_train_batch_size=8)
+    with pytest.raises(VideoError, match=r"bad\.mp4.*problem_id 13"):
+        tgrpo.train()
+
+
+def test_a_skipped_row_has_no_loss_no_kl_and_no_gradient_and_is_counted(models, media, tmp_path):
+    tgrpo = trainer(
+        models(), broken_rows(media, tmp_path), tmp_path, on_bad_video="skip", per_device_train_batch_size=8, beta=0.5
+    )
+    inputs = rollouts(tgrpo)
+    assert metric(tgrpo, "video/skipped_rows") == 4
+    bad = torch.tensor([encoded.features == {} for encoded in inputs["encoded"]])
+    assert bad.sum() == 4
+    assert (inputs["completion_mask"][bad] == 0).all() and (inputs["completion_mask"][~bad] == 1).any()
+    assert (inputs["advantages"][bad] == 0).all()
+    assert inputs["num_items_in_batch"] == inputs["completion_mask"].sum()
+    rewards = torch.tensor(tgrpo._logs["rewards"]["parity"])
+    assert rewards[:4].isnan().all() and not rewards[4:].isnan().any()
+
+    with torch.no_grad():  # away from the reference, so that the KL is not zero by itself
+        for parameter in tgrpo.model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    only = {
+        key: value[bad] if getattr(value, "ndim", 0) else value for key, value in inputs.items() if key != "encoded"
+    }
+    only["encoded"] = [encoded for encoded in inputs["encoded"] if encoded.features == {}]
+    tgrpo.current_gradient_accumulation_steps = 1
+    loss = tgrpo._compute_loss(tgrpo.model, only)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert all(p.grad is None or not p.grad.any() for p in tgrpo.model.parameters())
+
+
+def test_training_goes_on_past_skipped_rows(models, media, tmp_path):
+    rows = broken_rows(media, tmp_path)
+    tgrpo = trainer(models(), rows, tmp_path, on_bad_video="skip", max_steps=2, beta=0.04, max_completion_length=12)
+    tgrpo.train()
+    first, second = logged(tgrpo, "grad_norm")
+    assert first == 0.0 and second > 0.0
+    assert logged(tgrpo, "video/skipped_rows") == [4, 0]
+
+
+# Extension points
+
+
+def test_a_contrast_of_the_users(models, media, tmp_path):
+    rows = [row(video=media["videos"][0])]
+    tgrpo = trainer(models(), rows, tmp_path, options={"contrast": freeze_frame})
+    loaded = tgrpo.batch_loader.load(rows * 4, 0, 4, 2, step=1)
+    patches = loaded[1].contrast.features["pixel_values_videos"].view(4, -1)
+    assert all(torch.equal(patch, patches[0]) for patch in patches)
+    tgrpo.train()
+
+
+def test_the_temporal_reward_is_given_the_whole_group(models, media, tmp_path):
+    calls = []
+
+    def divergence(accuracies, contrast_accuracies, **kwargs):
+        calls.append({"accuracies": accuracies, "contrast_accuracies": contrast_accuracies, **kwargs})
+        return [0.0, 1.0, None, 2.0]
+
+    accuracy = Scripted([1, 0, 0, 0] + [0, 0, 0, 1], [1, 0] + [0, 1])
+    rows = [row("a?", video=media["videos"][0], problem_id=5), row("b?", video=media["videos"][1], problem_id=6)]
+    tgrpo = trainer(
+        models(), rows, tmp_path, accuracy, per_device_train_batch_size=8, options={"temporal_reward_func": divergence}
+    )
+    rewards, _ = scored(tgrpo)
+    found = torch.tensor(rewards["divergence"])
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, torch.nan, 2.0] * 2), equal_nan=True)
+    second = calls[1]
+    assert second["accuracies"] == [0, 0, 0, 1] and second["contrast_accuracies"] == [0, 1]
+    assert second["problem_id"] == 6 and second["video"] == media["videos"][1]
+    assert second["prompt"][0]["content"][0] == {"type": "video"}
+    assert [len(second[key]) for key in ("completions", "contrast_completions")] == [4, 2]
+    ordered, contrast = accuracy.calls
+    assert second["completions"] == ordered["completions"][4:]
+    assert second["completion_ids"] == ordered["completion_ids"][4:]
+    assert second["contrast_completions"] == contrast["completions"][2:]
+    assert second["contrast_completion_ids"] == contrast["completion_ids"][2:]
+
+
+def test_a_temporal_reward_of_the_wrong_length_is_named(models, media, tmp_path):
+    def short(accuracies, contrast_accuracies, **kwargs):
+        return [0.0]
+
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, options={"temporal_reward_func": short})
+    with pytest.raises(ValueError, match="'short' returned 1 bonuses for a group of 4"):
+        tgrpo.train()
+
+
+def test_parameters_of_a_temporal_reward_of_the_users_win_over_the_config(models, media, tmp_path):
+    own = get_temporal_reward(alpha=0.9)
+    accuracy = Scripted([1, 0, 0, 0], [0, 0])
+    tgrpo = trainer(
+        models(), [row(video=media["videos"][0])], tmp_path, accuracy, options={"temporal_reward_func": own}
+    )
+    rewards, _ = scored(tgrpo)
+    assert rewards["temporal_reward"] == pytest.approx([0.9, 0, 0, 0])
+
+
+def test_a_video_loader_of_the_users(models, media, tmp_path):
+    calls = []
+
+    def loader(source, **settings):
+        calls.append((source, settings))
+        return load_video(media["videos"][0], num_frames=4)
+
+    rows = [row(video="s3://bucket/clip.mp4")]
+    tgrpo = trainer(
+        models(), rows, tmp_path, options={"video_loader": loader}, video_fps=1.0, video_max_frames=8
+    )  # fmt: skip
+    inputs = rollouts(tgrpo)
+    settings = {"fps": 1.0, "min_frames": 4, "max_frames": 8, "num_frames": None}
+    assert calls == [("s3://bucket/clip.mp4", settings)]
+    assert inputs["encoded"][0].features["video_grid_thw"][0, 0] == 2
+
+
+def test_a_subclass_may_replace_the_bonus(models, media, tmp_path):
+    class NoBonusForImages(TGRPOTrainer):
+        def _temporal_bonuses(self, *args, **kwargs):
+            return super()._temporal_bonuses(*args, **kwargs) * 2
+
+    tgrpo = NoBonusForImages(
+        models().path, Scripted([1, 0, 0, 0], [0, 0]), config(tmp_path),
+        datasets.Dataset.from_list([row(video=media["videos"][0])]),
+    )  # fmt: skip
+    rewards, _ = scored(tgrpo)
+    assert rewards["temporal_reward"] == pytest.approx([0.6, 0, 0, 0])
+
+
+# The same as GRPOTrainer where there is no video
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_rewards_and_gradients_equal_those_of_grpo_trainer_without_video(models, media, tmp_path, kind):
+    tiny_model = models()
+    image = Image.open(media["image"]) if kind == "image" else None
+    rows = [{key: value for key, value in row(f"{'a' * n} left?").items() if key != "video"} for n in range(1, 5)]
+    if kind == "image":
+        rows = [{**each, "image": image} for each in rows]
+    else:
+        rows = [{key: value for key, value in each.items() if key != "image"} for each in rows]
+    tokenizer = tiny_model.processor.tokenizer
+    # Ends and placeholders differ between the two by design; here neither samples any
+    never = sorted(tokenizer.convert_tokens_to_ids(list(tokenizer.get_added_vocab())))
+    settings = {
+        "per_device_train_batch_size": 8,
+        "max_steps": 3,
+        "beta": 0.04,
+        "generation_kwargs": {"suppress_tokens": never},
+        "max_completion_length": 10,
+    }
+    ours = trainer(tiny_model, rows, tmp_path / "ours", **settings)
+    ours.train()
+    arguments = config(tmp_path / "theirs", **settings)
+    fields = {name: getattr(arguments, name) for name in (*settings, "num_generations", "learning_rate", "loss_type")}
+    theirs = GRPOTrainer(
+        tiny_model.path,
+        parity,
+        GRPOConfig(
+            str(tmp_path / "theirs"), **fields, top_p=0.95, max_grad_norm=5.0, weight_decay=0.01, bf16=False,
+            use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True, shuffle_dataset=False,
+            gradient_checkpointing=False, logging_steps=1, lr_scheduler_type="cosine",
+        ),
+        datasets.Dataset.from_list(rows),
+    )  # fmt: skip
+    theirs.train()
+    for key in ("reward", "reward_std", "kl", "completions/mean_length"):
+        assert logged(ours, key) == pytest.approx(logged(theirs, key), abs=1e-5), key
+    assert logged(ours, "grad_norm") == pytest.approx(logged(theirs, "grad_norm"), rel=1e-4)
+    assert len(logged(ours, "reward")) == 3
+
+
+# Refusals
+
+
+def test_a_model_in_memory_with_a_reference_is_refused_with_the_way_out(tmp_path):
+    model = build("qwen2_5_vl", tmp_path / "model").model
+    model.config._name_or_path = ""
+    with pytest.raises(ValueError, match=re.escape("beta=0.1 needs a reference model")):
+        trainer(None, [row()], tmp_path, model=model, beta=0.1)
+
+
+@pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory"])
+def test_rollouts_that_would_not_see_the_video_are_refused(models, tmp_path, name):
+    with pytest.raises(NotImplementedError, match=name):
+        trainer(models(), [row()], tmp_path, options={name: [print]})
+
+
+def test_a_plain_grpo_config_is_refused(models, tmp_path):
+    with pytest.raises(TypeError, match="needs a TGRPOConfig"):
+        TGRPOTrainer(models().path, parity, GRPOConfig(str(tmp_path), bf16=False), datasets.Dataset.from_list([row()]))
+
+
+def test_an_unknown_accuracy_name_is_refused(models, tmp_path):
+    with pytest.raises(ValueError, match=r"accuracy_reward_name \('exact'\) is none of the reward functions: parity"):
+        trainer(models(), [row()], tmp_path, accuracy_reward_name="exact")
+
+
+def test_an_accuracy_that_is_a_model_or_asynchronous_is_refused(models, tmp_path):
+    async def judge(completions, **kwargs):
+        return [0.0] * len(completions)
+
+    for accuracy in ("some/reward-model", judge):
+        with pytest.raises(NotImplementedError, match="The accuracy must be a plain function"):
+            trainer(models(), [row()], tmp_path, accuracy)
+
+
+def test_two_rewards_of_one_name_are_refused(models, tmp_path):
+    with pytest.raises(ValueError, match="both named 'temporal_reward'"):
+        trainer(models(), [row()], tmp_path, [parity, temporal_reward])
+
+
+def test_videos_for_a_model_that_takes_none_are_refused_before_the_first_step(models, media, tmp_path):
+    with pytest.raises(ValueError, match=r"train_dataset has a column 'video'.*takes no videos"):
+        trainer(
+            models(), [row(video=media["videos"][0])], tmp_path,
+            options={"processing_class": models().processor.tokenizer},
+        )  # fmt: skip
