@@ -434,6 +434,65 @@ def test_checkpoint_loads_and_the_model_card_credits_video_r1(models, media, tmp
     assert "T-GRPO" in card and "2503.21776" in card and "tgrpo" in card
 
 
+# Ranks that must call the vision tower equally often (ZeRO-3, FSDP)
+
+
+def tower_calls(tgrpo):
+    """Remember, forward and backward, how often the vision tower runs while `generate` and the losses do."""
+    calls = []
+    tower = tgrpo.model.model.visual
+    tower.register_forward_hook(lambda *args: calls.append("forward"))
+    tower.patch_embed.proj.weight.register_hook(lambda gradient: calls.append("backward"))
+    return calls
+
+
+@pytest.mark.parametrize("compute", ["rollouts", "training"])
+def test_a_rank_without_video_calls_the_tower_as_often_as_one_with(models, media, tmp_path, monkeypatch, compute):
+    monkeypatch.setattr(TGRPOTrainer, "_calls_must_match", lambda self: True)
+    counts = []
+    mixed = [row("a?", video=media["videos"][0]), row("b?", image=media["image"]), row("left or right?")]
+    for local in ("video", "image", "text"):
+        rows = sorted(
+            mixed, key=lambda each: each[local] is None if local in each else bool(each["video"] or each["image"])
+        )
+        tgrpo = trainer(models(), rows, tmp_path, num_iterations=2, beta=0.04, options={"temporal_reward_func": None})
+        calls = tower_calls(tgrpo)
+        inputs = rollouts(tgrpo)
+        if compute == "training":
+            calls.clear()
+            tgrpo.current_gradient_accumulation_steps = 1
+            tgrpo._compute_loss(tgrpo.model, inputs).backward()
+        counts.append(calls)
+    assert counts[0] == counts[1] == counts[2]
+    # images and videos, each in `generate` and the old log-probabilities, or in the loss (one gradient for both)
+    assert counts[0].count("forward") == (2 if compute == "training" else 4)
+    assert counts[0].count("backward") == (1 if compute == "training" else 0)
+
+
+def test_dummy_rows_change_no_loss_and_no_gradient(models, media, tmp_path, monkeypatch):
+    """On the same rollouts of a text prompt, whose own vision tower has no gradient."""
+    rows = [row("left or right?"), row("a?", video=media["videos"][0]), row("b?", image=media["image"])]
+    tgrpo = trainer(models(), rows, tmp_path, beta=0.04, max_completion_length=12)
+    inputs = rollouts(tgrpo)
+    inputs["advantages"] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    tgrpo.current_gradient_accumulation_steps = 1
+    results = []
+    for needed in (False, True):
+        monkeypatch.setattr(TGRPOTrainer, "_calls_must_match", lambda self, needed=needed: needed)
+        tgrpo.model.zero_grad()
+        loss = tgrpo._compute_loss(tgrpo.model, inputs)
+        loss.backward()
+        gradients = {name: p.grad.clone() for name, p in tgrpo.model.named_parameters() if p.grad is not None}
+        results.append((loss, gradients))
+    (plain_loss, plain), (loss, gradients) = results
+    torch.testing.assert_close(loss, plain_loss, rtol=0, atol=1e-6)
+    assert len(gradients) > len(plain), "the tower has a gradient now, of zero"
+    for name, gradient in gradients.items():
+        expected = plain.get(name, torch.zeros_like(gradient))
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-6, msg=name)
+    assert any(gradient.any() for gradient in plain.values())
+
+
 # Media that cannot be read
 
 

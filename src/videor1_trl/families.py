@@ -41,11 +41,14 @@ class EncodedPrompt:
             Per-token inputs of length P, such as `mm_token_type_ids`.
         features (`dict[str, torch.Tensor]`):
             Inputs of the vision tower (pixels, grids, seconds per grid), on the CPU; empty for a text prompt.
+        kinds (`frozenset[str]`):
+            The media in the prompt: `"video"`, `"image"`, both or neither.
     """
 
     input_ids: list[int]
     token_types: dict[str, list[int]] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+    kinds: frozenset[str] = frozenset()
 
 
 def takes_videos(processor: Any) -> bool:
@@ -94,7 +97,7 @@ def _pixel_budget(part: Any, max_pixels: int | None, min_pixels: int | None, num
     """
     resize = getattr(inspect.getmodule(type(part)), "smart_resize", None)
     size = getattr(part, "size", None)
-    if (max_pixels is None and min_pixels is None) or resize is None or not getattr(size, "longest_edge", None):
+    if (max_pixels is None and min_pixels is None) or resize is None or size is None or not size.longest_edge:
         return {}
     scale = num_frames + num_frames % 2 if "num_frames" in inspect.signature(resize).parameters else 1
     longest = size.longest_edge if max_pixels is None else max_pixels * scale
@@ -169,7 +172,8 @@ def encode_prompt(
         for key, value in encoded.items()
         if key not in ("input_ids", "attention_mask") and key not in token_types
     }
-    return EncodedPrompt(input_ids, token_types, features)
+    kinds = frozenset(kind for kind, media in (("video", videos), ("image", images)) if media)
+    return EncodedPrompt(input_ids, token_types, features, kinds)
 
 
 def collate_features(prompts: list[EncodedPrompt]) -> dict[str, torch.Tensor]:
@@ -232,11 +236,11 @@ def correct_positions(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(getattr(module, "config", None), "model_type", None) in RELEASED_POSITIONS:
             if hasattr(module, "get_rope_index"):
-                module.get_rope_index = types.MethodType(_released_rope_index, module)
+                setattr(module, "get_rope_index", types.MethodType(_released_rope_index, module))  # noqa: B010
 
 
 def _released_rope_index(
-    self: nn.Module,
+    self: Any,
     input_ids: torch.Tensor,
     mm_token_type_ids: torch.Tensor,
     *args: Any,

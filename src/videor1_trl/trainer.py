@@ -3,7 +3,7 @@
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ import trl
 from accelerate.logging import get_logger
 from accelerate.utils import gather, gather_object, is_peft_model
 from datasets import Dataset
+from PIL import Image
 from transformers import PreTrainedModel
+from transformers.video_utils import VideoMetadata
 from trl import GRPOTrainer
 from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable, nanstd
 
@@ -24,6 +26,7 @@ from .families import (
     collate_features,
     collate_token_types,
     correct_positions,
+    encode_prompt,
     placeholder_token_ids,
     takes_videos,
 )
@@ -47,6 +50,9 @@ HOOKS = {
     "_load_from_checkpoint": "self resume_from_checkpoint model",
     "_load_best_model": "self",
 }
+
+
+TemporalReward = Callable[..., Sequence[float | None]]
 
 
 class TGRPOTrainer(GRPOTrainer):
@@ -139,7 +145,7 @@ class TGRPOTrainer(GRPOTrainer):
         eval_dataset: Any = None,
         processing_class: Any = None,
         *,
-        temporal_reward_func: Callable[..., list[float | None]] | None = temporal_reward,
+        temporal_reward_func: TemporalReward | None = temporal_reward,
         contrast: Callable[[torch.Tensor, torch.Generator], torch.Tensor] = shuffle_frames,
         video_loader: Callable[..., tuple[torch.Tensor, Any]] = load_video,
         **kwargs: Any,
@@ -153,11 +159,12 @@ class TGRPOTrainer(GRPOTrainer):
         self._accuracy_index = _accuracy_index(reward_funcs, args.accuracy_reward_name)
         if temporal_reward_func is temporal_reward:
             temporal_reward_func = get_temporal_reward(args.temporal_alpha, args.temporal_mu, args.temporal_threshold)
-        self.temporal_reward_func = temporal_reward_func
+        self.temporal_reward_func: Any = temporal_reward_func
         self._batch: list[Row] = []
         self._encoded: list[EncodedPrompt] = []
         self._contrast_completion_ids: list[list[int]] = []
         self._bonuses: torch.Tensor | None = None
+        self._dummies: dict[str, EncodedPrompt] = {}
 
         super().__init__(
             model,
@@ -168,7 +175,7 @@ class TGRPOTrainer(GRPOTrainer):
             processing_class,
             **kwargs,
         )
-        self._check_processor()
+        self._media_kinds = self._check_processor()
         if temporal_reward_func is not None:
             self._add_temporal_column()
         for each in (self.model, self.ref_model):
@@ -198,18 +205,26 @@ class TGRPOTrainer(GRPOTrainer):
             seed=args.seed,
         )
 
-    def _check_processor(self) -> None:
-        """A dataset with videos needs a processor that takes them: said before the first step, not in it."""
+    def _check_processor(self) -> set[str]:
+        """
+        The kinds of media in the data, `"video"` and `"image"`; both where a streamed dataset does not tell.
+
+        A dataset with videos needs a processor that takes them: said before the first step, not in it.
+        """
         datasets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
+        kinds = set()
         for name, dataset in {"train_dataset": self.train_dataset, **datasets}.items():
-            if not isinstance(dataset, Dataset) or takes_videos(self.processing_class):
-                continue
-            for column in {"video", "videos"} & set(dataset.column_names):
-                if dataset.data.column(column).null_count < len(dataset.data):
+            for kind in ("video", "image"):
+                column = next((c for c in (kind, kind + "s") if _may_hold_media(dataset, c)), None)
+                if column is None:
+                    continue
+                kinds.add(kind)
+                if kind == "video" and isinstance(dataset, Dataset) and not takes_videos(self.processing_class):
                     raise ValueError(
-                        f"{name} has a column {column!r}, but the model's {type(self.processing_class).__name__} takes "
-                        "no videos. Use a video-language model such as Qwen2.5-VL, or remove the column."
+                        f"{name} has a column {column!r}, but the model's {type(self.processing_class).__name__} "
+                        "takes no videos. Use a video-language model such as Qwen2.5-VL, or remove the column."
                     )
+        return kinds
 
     def _add_temporal_column(self) -> None:
         """
@@ -226,7 +241,7 @@ class TGRPOTrainer(GRPOTrainer):
         self.reward_funcs.append(lambda completions, **kwargs: [None] * len(completions))
         self.reward_func_names.append(name)
         self.reward_processing_classes.append(None)
-        self.reward_weights = torch.cat([self.reward_weights, torch.tensor([weight])])
+        self.reward_weights: torch.Tensor = torch.cat([self.reward_weights, torch.tensor([weight])])
 
     def _restrict_sampling(self) -> None:
         """Never sample a visual placeholder; take every end token of the model for an end."""
@@ -234,7 +249,9 @@ class TGRPOTrainer(GRPOTrainer):
         config_eos = model.config.get_text_config().eos_token_id
         config_eos = [config_eos] if isinstance(config_eos, int) else config_eos or []
         # The pad token ends a completion too: what follows it could not be told from padding
-        self.eos_token_ids = list(dict.fromkeys([*self.eos_token_ids, *config_eos, self._tokenizer.pad_token_id]))
+        self.eos_token_ids: list[int] = list(
+            dict.fromkeys([*self.eos_token_ids, *config_eos, self._tokenizer.pad_token_id])
+        )
         placeholders = set(placeholder_token_ids(model, self.processing_class)) - set(self.eos_token_ids)
         suppressed = placeholders | set(self.generation_kwargs.get("suppress_tokens") or [])
         settings = {"eos_token_id": self.eos_token_ids, "suppress_tokens": sorted(suppressed) or None}
@@ -281,15 +298,14 @@ class TGRPOTrainer(GRPOTrainer):
         )
         output["encoded"] = self._encoded  # one per row: TRL shuffles and splits it with the rest
         if self._bonuses is not None and self.args.temporal_bonus == "advantage":
-            self._add_bonuses(output)
+            self._add_bonuses(output, self._bonuses.nan_to_num(nan=0.0))
         if self.args.on_bad_video == "skip":
             self._mask_skipped(output)
         self._batch = []
         return output
 
-    def _add_bonuses(self, output: dict[str, Any]) -> None:
+    def _add_bonuses(self, output: dict[str, Any], bonuses: torch.Tensor) -> None:
         """Add the bonuses (W * B,) to the standardised advantages of this rank's rows and of the log."""
-        bonuses = self._bonuses.nan_to_num(nan=0.0)
         first = self.accelerator.process_index * len(self._batch)
         output["advantages"] = output["advantages"] + bonuses[first : first + len(self._batch)]
         logged = self._logs["advantages"]
@@ -313,6 +329,8 @@ class TGRPOTrainer(GRPOTrainer):
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         rows = self._encoded + [row.contrast for row in self._batch if row.contrast is not None]
+        num_rows = len(rows)
+        rows = rows + self._dummy_rows(rows)
         completion_ids, logprobs = super()._generate_single_turn(
             [encoded.input_ids for encoded in rows],
             None,
@@ -320,7 +338,7 @@ class TGRPOTrainer(GRPOTrainer):
             num_generations,
             has_tool_images,
         )
-        self._contrast_completion_ids = completion_ids[len(prompt_ids) :]
+        self._contrast_completion_ids = completion_ids[len(prompt_ids) : num_rows]
         return completion_ids[: len(prompt_ids)], logprobs
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -473,23 +491,70 @@ class TGRPOTrainer(GRPOTrainer):
         results = []
         for start in range(0, len(input_ids), batch_size):
             rows = slice(start, start + batch_size)
-            media = self._model_inputs(self._encoded[rows], input_ids.shape[1], logits_to_keep)
-            results.append(
-                super()._get_per_token_logps_and_entropies(
-                    functools.partial(model, **media),
-                    input_ids[rows],
-                    attention_mask[rows],
-                    logits_to_keep,
-                    compute_entropy=compute_entropy,
-                    compute_aux_loss=compute_aux_loss,
-                )
+            encoded = self._encoded[rows]
+            dummies = self._dummy_rows(encoded)
+            ids, mask = self._with_dummies(dummies, input_ids[rows], attention_mask[rows], logits_to_keep)
+            media = self._model_inputs(encoded + dummies, ids.shape[1], logits_to_keep)
+            logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
+                functools.partial(model, **media),
+                ids,
+                mask,
+                logits_to_keep,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
             )
+            entropies = entropies[: len(encoded)] if compute_entropy else None
+            results.append((logps[: len(encoded)], entropies, aux_loss))
         logps, entropies, aux_losses = zip(*results, strict=True)
         return (
             torch.cat(logps),
             torch.cat(entropies) if compute_entropy else None,
             torch.stack(aux_losses).mean() if compute_aux_loss else None,
         )
+
+    def _calls_must_match(self) -> bool:
+        """Whether every rank must call every module equally often: where parameters are gathered layer by layer."""
+        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+
+    def _dummy_rows(self, rows: list[EncodedPrompt]) -> list[EncodedPrompt]:
+        """
+        A small prompt for each kind of media that these rows lack and other ranks may have, where a rank that calls the
+        vision tower less often than the others would make all of them hang (ZeRO-3, FSDP). Its outputs are dropped.
+        """
+        if not self._calls_must_match():
+            return []
+        present = {kind for row in rows for kind in row.kinds}
+        return [self._dummy(kind) for kind in sorted(self._media_kinds - present)]
+
+    def _dummy(self, kind: str) -> EncodedPrompt:
+        if kind not in self._dummies:
+            black = torch.zeros(2, 3, 56, 56, dtype=torch.uint8)
+            clip = VideoMetadata(total_num_frames=2, fps=1.0, duration=2.0, frames_indices=[0, 1])
+            self._dummies[kind] = encode_prompt(
+                self.processing_class,
+                [{"role": "user", "content": [{"type": kind}]}],
+                [(black, clip)] if kind == "video" else [],
+                [Image.new("RGB", (56, 56))] if kind == "image" else [],
+                **self.batch_loader.encode_settings,
+            )
+        return self._dummies[kind]
+
+    def _with_dummies(
+        self, dummies: list[EncodedPrompt], input_ids: torch.Tensor, attention_mask: torch.Tensor, num_completion: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows (B, P + C) and, below them, the dummies with one completion token, so that they have a gradient."""
+        if not dummies:
+            return input_ids, attention_mask
+        prompts = [input_ids.new_tensor(dummy.input_ids) for dummy in dummies]
+        widest = max(input_ids.shape[1] - num_completion, *map(len, prompts))
+        left = widest + num_completion - input_ids.shape[1]
+        ids = torch.nn.functional.pad(input_ids, (left, 0, 0, len(dummies)), value=self._tokenizer.pad_token_id)
+        mask = torch.nn.functional.pad(attention_mask, (left, 0, 0, len(dummies)))
+        for row, prompt in enumerate(prompts, start=len(input_ids)):
+            ids[row, widest - len(prompt) : widest] = prompt
+            mask[row, widest - len(prompt) : widest + 1] = 1
+        return ids, mask
 
     def _model_inputs(self, rows: list[EncodedPrompt], length: int, num_completion: int) -> dict[str, torch.Tensor]:
         """The media and token types of the rows, as the model takes them beside `length` = P + C padded tokens."""
@@ -570,6 +635,13 @@ def _accuracy_index(reward_funcs: list[Any], name: str | None) -> int:
             "function first or name one in accuracy_reward_name."
         )
     return index
+
+
+def _may_hold_media(dataset: Any, column: str) -> bool:
+    """Whether the column is there and filled anywhere; a streamed dataset may hold anything."""
+    if not isinstance(dataset, Dataset):
+        return dataset is not None
+    return column in dataset.column_names and dataset.data.column(column).null_count < len(dataset.data)
 
 
 def _floats(values: torch.Tensor) -> list[float | None]:
