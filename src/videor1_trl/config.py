@@ -56,6 +56,13 @@ class TGRPOConfig(GRPOConfig):
         max_prompt_length (`int`, *optional*, defaults to `16384`):
             Most tokens of a prompt, media included. A longer prompt is an error, it is never truncated. `None`: no
             limit.
+
+        > Parameters that control the computation
+
+        share_prefix (`bool`, *optional*, defaults to `True`):
+            Compute each distinct prompt, with its vision tower, once for the rows that share it: in rollouts, and in the
+            log-probabilities of the policy, the reference and the old policy, forward and backward. `False`: row by
+            row.
     """
 
     # The paper's recipe (section 4.1), where TRL's defaults differ
@@ -157,6 +164,15 @@ class TGRPOConfig(GRPOConfig):
         metadata={
             "help": "Most tokens of a prompt, media included (paper: 16384). A longer prompt is an error, it is never "
             "truncated. None: no limit."
+        },
+    )
+
+    # Parameters that control the computation
+    share_prefix: bool = field(
+        default=True,
+        metadata={
+            "help": "Compute each distinct prompt, with its vision tower, once for the rows that share it. False: row "
+            "by row."
         },
     )
 

@@ -43,12 +43,15 @@ class EncodedPrompt:
             Inputs of the vision tower (pixels, grids, seconds per grid), on the CPU; empty for a text prompt.
         kinds (`frozenset[str]`):
             The media in the prompt: `"video"`, `"image"`, both or neither.
+        positions (`torch.Tensor` of shape (A, P), *optional*):
+            The prompt's positions, once they are known; see [`prompt_positions`].
     """
 
     input_ids: list[int]
     token_types: dict[str, list[int]] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     kinds: frozenset[str] = frozenset()
+    positions: torch.Tensor | None = None
 
 
 def takes_videos(processor: Any) -> bool:
@@ -267,3 +270,53 @@ def _released_rope_index(
         position_ids[:, row, kept] = positions
         deltas[row] = positions.max() + 1 - len(kinds)
     return position_ids, deltas
+
+
+def prompt_positions(model: nn.Module, prompt: EncodedPrompt) -> torch.Tensor:
+    """
+    Positions of a prompt's tokens by the model's own rule, (A, P) int64 on the CPU: A is 3 (time, height, width) for the
+    Qwen-VL families and their like, else 1. Computed once per prompt.
+    """
+    if prompt.positions is None:
+        rule: Any = next((m for m in model.modules() if hasattr(m, "get_rope_index")), None)
+        length = len(prompt.input_ids)
+        if rule is None:
+            prompt.positions = torch.arange(length)[None]
+        elif not prompt.features:
+            prompt.positions = torch.arange(length).expand(3, -1)
+        else:
+            types = {key: torch.tensor([value]) for key, value in prompt.token_types.items()}
+            grids = {key: value for key, value in prompt.features.items() if not key.startswith("pixel_values")}
+            ids = torch.tensor([prompt.input_ids])
+            found, _ = rule.get_rope_index(ids, attention_mask=torch.ones_like(ids), **types, **grids)
+            prompt.positions = found[:, 0]
+    return prompt.positions
+
+
+def remember_positions(model: nn.Module, prompts: list[EncodedPrompt]) -> None:
+    """
+    Set what a Qwen-VL model keeps of its rows' positions (`rope_deltas`: how far they run ahead of the tokens), so that
+    decoding goes on behind these prompts, one per row; nothing to set in other families.
+    """
+    for module in model.modules():
+        if hasattr(module, "get_rope_index") and hasattr(module, "rope_deltas"):
+            ahead = [int(prompt_positions(model, each).max()) + 1 - len(each.input_ids) for each in prompts]
+            module.rope_deltas = torch.tensor(ahead, device=next(module.parameters()).device)[:, None]
+
+
+def cannot_share(model: PreTrainedModel) -> str | None:
+    """
+    Why a model's rows cannot share their prompt's computation, or `None` where they can.
+
+    Sharing needs full attention in every layer (a sliding window or a recurrent state would cross from one completion
+    into the next) under a backend that takes a mask, and a prompt that no later token changes.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
+    if kinds:
+        return f"{type(model).__name__} has layers of {', '.join(sorted(kinds))}"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return f"{type(model).__name__} attends through a sliding window"
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return f"attn_implementation={config._attn_implementation!r} takes no attention mask; sdpa and eager do"
+    return None

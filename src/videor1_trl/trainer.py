@@ -1,5 +1,6 @@
 """T-GRPO on TRL: what differs from `GRPOTrainer` when each video prompt runs on ordered and on contrast frames."""
 
+import contextlib
 import functools
 import inspect
 import textwrap
@@ -15,14 +16,14 @@ from PIL import Image
 from transformers import PreTrainedModel
 from transformers.video_utils import VideoMetadata
 from trl import GRPOTrainer
-from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable, nanstd
+from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable, nanstd, split_tensor_dict
 
 from .batch import MEDIA_COLUMNS, BatchLoader, Row
 from .config import TGRPOConfig
 from .contrast import shuffle_frames
-from .data import undecoded
 from .families import (
     EncodedPrompt,
+    cannot_share,
     collate_features,
     collate_token_types,
     correct_positions,
@@ -30,7 +31,9 @@ from .families import (
     placeholder_token_ids,
     takes_videos,
 )
+from .media import undecoded
 from .rewards import get_temporal_reward, temporal_reward
+from .shared_prefix import distinct, packed_call, prefilled_once
 from .video import load_video
 
 
@@ -39,6 +42,7 @@ logger = get_logger(__name__)
 # The parent's private methods overridden below, with the parameters they had in TRL 1.16 (canary: tests/test_hooks.py)
 HOOKS = {
     "_set_signature_columns_if_needed": "self",
+    "_prepare_inputs": "self generation_batch",
     "_generate_and_score_completions": "self inputs",
     "_tokenize_prompts": "self prompts",
     "_generate_single_turn": "self prompt_ids images multimodal_fields num_generations has_tool_images",
@@ -63,11 +67,13 @@ class TGRPOTrainer(GRPOTrainer):
     Overrides, one reason each:
 
     - `_set_signature_columns_if_needed`: the video columns are needed too.
+    - `_prepare_inputs`: the rows of a group stay together in micro-batches, so that they share their prompt.
     - `_generate_and_score_completions`: the batch's media are loaded before, and the rows keep them afterwards.
     - `_tokenize_prompts`: prompts with videos, each distinct one encoded once.
-    - `_generate_single_turn`: the contrast rows join the ordered rows in one call of `generate`.
+    - `_generate_single_turn`: the contrast rows join the ordered rows in one call of `generate`, which computes each
+      distinct prompt once.
     - `_calculate_rewards`: the temporal reward needs whole groups, so it is computed after the parent's gather.
-    - `_get_per_token_logps_and_entropies`: the videos reach the policy, the reference and the old policy.
+    - `_get_per_token_logps_and_entropies`: the videos reach the policy, the reference and the old policy, once per prompt.
     - `_compute_loss`: remembers whose log-probabilities the parent is about to compute.
     - `_load_from_checkpoint`, `_load_best_model`: checkpoints carry the released names of the weights, which transformers
       5.23 does not translate when it resumes, so that a Qwen2.5-VL would go on untrained with no more than a warning.
@@ -182,6 +188,7 @@ class TGRPOTrainer(GRPOTrainer):
             if each is not None:
                 correct_positions(each)
         self._restrict_sampling()
+        self._share_prefix = args.share_prefix and self._can_share_prefix()
         self._warn_of_checkpoints_within_a_cycle()
         self.batch_loader = BatchLoader(
             self.processing_class,
@@ -258,6 +265,15 @@ class TGRPOTrainer(GRPOTrainer):
         self.generation_kwargs.update(settings)
         self.generation_config.update(**settings)
 
+    def _can_share_prefix(self) -> bool:
+        """Whether prompts can be computed once per group; says once why not."""
+        reason = cannot_share(self.accelerator.unwrap_model(self.model))
+        if reason is None and self.aux_loss_enabled:
+            reason = "the router's auxiliary loss counts every row's tokens"
+        if reason is not None:
+            logger.warning(f"Each row computes its prompt anew (share_prefix=False): {reason}.")
+        return reason is None
+
     def _warn_of_checkpoints_within_a_cycle(self) -> None:
         args = self.args
         cycle = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
@@ -271,6 +287,14 @@ class TGRPOTrainer(GRPOTrainer):
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *MEDIA_COLUMNS]))
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is not before:  # new rollouts: TRL has shuffled the rows and cut them
+            self._buffered_inputs = regrouped(self._buffered_inputs)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
 
     def _num_generations(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
@@ -331,13 +355,16 @@ class TGRPOTrainer(GRPOTrainer):
         rows = self._encoded + [row.contrast for row in self._batch if row.contrast is not None]
         num_rows = len(rows)
         rows = rows + self._dummy_rows(rows)
-        completion_ids, logprobs = super()._generate_single_turn(
-            [encoded.input_ids for encoded in rows],
-            None,
-            {**collate_token_types(rows), **collate_features(rows)},
-            num_generations,
-            has_tool_images,
-        )
+        share = self._share_prefix and self.args.cache_implementation is None
+        once = prefilled_once(self.accelerator.unwrap_model(self.model_wrapped), rows)
+        with once if share else contextlib.nullcontext():
+            completion_ids, logprobs = super()._generate_single_turn(
+                [encoded.input_ids for encoded in rows],
+                None,
+                {**collate_token_types(rows), **collate_features(distinct(rows)[0] if share else rows)},
+                num_generations,
+                has_tool_images,
+            )
         self._contrast_completion_ids = completion_ids[len(prompt_ids) : num_rows]
         return completion_ids[: len(prompt_ids)], logprobs
 
@@ -494,9 +521,8 @@ class TGRPOTrainer(GRPOTrainer):
             encoded = self._encoded[rows]
             dummies = self._dummy_rows(encoded)
             ids, mask = self._with_dummies(dummies, input_ids[rows], attention_mask[rows], logits_to_keep)
-            media = self._model_inputs(encoded + dummies, ids.shape[1], logits_to_keep)
             logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
-                functools.partial(model, **media),
+                self._model_call(model, encoded + dummies, ids, mask, logits_to_keep),
                 ids,
                 mask,
                 logits_to_keep,
@@ -556,6 +582,22 @@ class TGRPOTrainer(GRPOTrainer):
             mask[row, widest - len(prompt) : widest + 1] = 1
         return ids, mask
 
+    def _model_call(
+        self, model: Any, rows: list[EncodedPrompt], ids: torch.Tensor, mask: torch.Tensor, num_completion: int
+    ) -> Callable[..., Any]:
+        """The model with the rows' media, for the parent to call with its padded rows (B, P + C)."""
+        bidirectional = any("token_type_ids" in row.token_types for row in rows)  # Gemma 3: images see ahead
+        if not self._share_prefix or bidirectional:
+            return functools.partial(model, **self._model_inputs(rows, ids.shape[1], num_completion))
+        return packed_call(
+            model,
+            self.accelerator.unwrap_model(model),
+            rows,
+            ids[:, -num_completion:],
+            mask[:, -num_completion:],
+            self._tokenizer.pad_token_id,
+        )
+
     def _model_inputs(self, rows: list[EncodedPrompt], length: int, num_completion: int) -> dict[str, torch.Tensor]:
         """The media and token types of the rows, as the model takes them beside `length` = P + C padded tokens."""
         inputs = collate_features(rows)
@@ -597,6 +639,29 @@ def check_parent() -> None:
                 f"videor1_trl overrides GRPOTrainer.{name}({expected.replace(' ', ', ')}), but TRL {trl.__version__} "
                 f"has {found.replace(' ', ', ')}. Install a tested version: pip install 'trl>=1.16,<1.17'."
             )
+
+
+def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    The same micro-batches' rows, cut anew with the rows of a prompt beside each other, prompts in the order in which
+    they first came: where TRL has shuffled rows, their prompts end up shuffled instead.
+
+    Args:
+        batches (`list[dict]`): of equal size; tensors and lists with one entry per row, `encoded` among them, or scalars.
+    """
+    rows = [encoded for batch in batches for encoded in batch["encoded"]]
+    _, owners = distinct(rows)
+    order = sorted(range(len(rows)), key=owners.__getitem__)  # stable
+    whole: dict[str, Any] = {}
+    for key, value in batches[0].items():
+        if isinstance(value, torch.Tensor) and value.ndim:
+            whole[key] = torch.cat([batch[key] for batch in batches])[order]
+        elif isinstance(value, list):
+            flat = [each for batch in batches for each in batch[key]]
+            whole[key] = [flat[index] for index in order]
+        else:
+            whole[key] = value
+    return split_tensor_dict(whole, len(batches))
 
 
 def _check_arguments(model: Any, args: TGRPOConfig, kwargs: dict[str, Any]) -> None:

@@ -1,0 +1,300 @@
+"""A group behind one prompt gives what its rows give one by one: log-probabilities, gradients, greedy tokens."""
+
+import re
+
+import pytest
+import torch
+from helpers import config, logged, rollouts, row, trainer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import FAMILIES, build
+
+from videor1_trl.families import EncodedPrompt, cannot_share
+from videor1_trl.shared_prefix import distinct, pack, visible
+from videor1_trl.trainer import regrouped
+
+
+def prompts_of(tgrpo, media):
+    """Encoded prompts of every kind: two videos, a video twice in one prompt, an image, text, and a contrast."""
+    rows = [
+        row("which way does it move?", video=media["videos"][0]),
+        row("and this?", image=media["image"]),
+        row("left?"),
+        row("what is different here and there?", video=media["videos"][1]),
+    ]
+    loaded = tgrpo.batch_loader.load([each for each in rows for _ in range(2)], 0, 2, 2, step=1)
+    return [loaded[0].encoded, loaded[2].encoded, loaded[4].encoded, loaded[6].encoded, loaded[1].contrast]
+
+
+def padded_batch(tgrpo, rows, completions):
+    """Left-padded prompts and right-padded completions as TRL makes them: ids and mask (B, P + C), and C."""
+    pad = tgrpo._tokenizer.pad_token_id
+    width, length = max(len(each.input_ids) for each in rows), max(1, *map(len, completions))
+    ids, mask = [], []
+    for each, completion in zip(rows, completions, strict=True):
+        left, right = width - len(each.input_ids), length - len(completion)
+        ids.append([pad] * left + each.input_ids + completion + [pad] * right)
+        mask.append([0] * left + [1] * (len(each.input_ids) + len(completion)) + [0] * right)
+    return torch.tensor(ids), torch.tensor(mask), length
+
+
+def computed(tgrpo, rows, completions, share, weights=None):
+    """Log-probabilities and entropies (B, C), and the gradients of their weighted sum."""
+    ids, mask, length = padded_batch(tgrpo, rows, completions)
+    tgrpo._share_prefix, tgrpo._encoded = share, rows
+    tgrpo.model.zero_grad()
+    logps, entropies, _ = tgrpo._get_per_token_logps_and_entropies(
+        tgrpo.model, ids, mask, length, compute_entropy=True
+    )
+    scored = mask[:, -length:].bool()
+    weights = torch.ones_like(logps) if weights is None else weights
+    (logps * weights * scored).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in tgrpo.model.named_parameters() if p.grad is not None}
+    return logps.detach() * scored, entropies.detach() * scored, gradients
+
+
+def assert_same(packed, one_by_one):
+    """1e-5 absolute for log-probabilities and entropies, 1e-5 of a gradient's norm for gradients, in float32."""
+    for found, expected in zip(packed[:2], one_by_one[:2], strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert packed[2].keys() == one_by_one[2].keys()
+    largest = max(gradient.norm() for gradient in one_by_one[2].values())
+    for name, expected in one_by_one[2].items():
+        # a gradient that is zero in theory (a bias before a softmax) is noise: measured against the largest one
+        assert (packed[2][name] - expected).norm() <= 1e-5 * max(expected.norm(), 1e-2 * largest), name
+
+
+@pytest.fixture(scope="module")
+def ready(models, media, tmp_path_factory):
+    """`ready(family)`: a trainer and its prompts, made once."""
+    made = {}
+
+    def get(family, attention="sdpa"):
+        if (family, attention) not in made:
+            folder = tmp_path_factory.mktemp("shared")
+            rows = [row(video=media["videos"][0])]
+            init = {"model_init_kwargs": {"attn_implementation": attention, "dtype": "float32"}}
+            tgrpo = trainer(models(family), rows, folder, **init)
+            tgrpo.model.train()
+            made[family, attention] = tgrpo, prompts_of(tgrpo, media)
+        return made[family, attention]
+
+    return get
+
+
+compositions = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 9)),  # a row's prompt, the length of its completion (0: masked)
+    min_size=1,
+    max_size=8,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(composition=compositions, seed=st.integers(0, 1000))
+def test_packed_groups_equal_row_by_row(ready, family, composition, seed):
+    """Any mix of prompts, rows of a group beside each other or not, part of a group, ragged and masked completions."""
+    tgrpo, prompts = ready(family)
+    generator = torch.Generator().manual_seed(seed)
+    rows = [prompts[index] for index, _ in composition]
+    completions = [torch.randint(20, 250, (length,), generator=generator).tolist() for _, length in composition]
+    weights = torch.randn(len(rows), max(1, *map(len, completions)), generator=generator)
+    packed = computed(tgrpo, rows, completions, True, weights)
+    assert_same(packed, computed(tgrpo, rows, completions, False, weights))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_groups_equal_row_by_row_with_eager_attention(ready, family):
+    tgrpo, prompts = ready(family, "eager")
+    rows = [prompts[0]] * 3 + [prompts[2]] * 2
+    completions = [[30, 31, 32], [40], [50, 51], [60, 61, 62, 63], []]
+    assert_same(computed(tgrpo, rows, completions, True), computed(tgrpo, rows, completions, False))
+
+
+def test_the_comparison_would_notice_completions_that_see_each_other(ready, monkeypatch):
+    tgrpo, prompts = ready("qwen2_5_vl")
+    rows, completions = [prompts[0]] * 3, [[30, 31, 32], [40, 41], [50, 51]]
+    expected = computed(tgrpo, rows, completions, False)
+    monkeypatch.setattr(
+        "videor1_trl.shared_prefix.visible", lambda s: torch.ones(len(s), 1, s.shape[1], s.shape[1]).tril().bool()
+    )
+    with pytest.raises(AssertionError):
+        assert_same(computed(tgrpo, rows, completions, True), expected)
+
+
+def test_a_packed_group_by_hand(models):
+    """prompt[:-1], then for each completion the prompt's last token and the completion."""
+    prompt = EncodedPrompt([7, 8, 9], {"mm_token_type_ids": [0, 0, 0]})
+    completions = torch.tensor([[20, 21, 0], [0, 0, 0], [30, 31, 32]])
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1]])
+    packed = pack(models().model, [prompt] * 3, completions, mask, pad_token_id=0)
+    assert packed.inputs["input_ids"].tolist() == [[7, 8, 9, 20, 21, 9, 30, 31, 32]]
+    assert packed.labels.tolist() == [[-100, -100, -100, 20, 21, -100, 30, 31, 32]]
+    assert packed.inputs["position_ids"].tolist() == [[[0, 1, 2, 3, 4, 2, 3, 4, 5]]] * 3
+    assert packed.scored.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+    # the token that predicts 20 stands at 2, the one that predicts 30 at 5
+    assert packed.places[0, :2].tolist() == [2, 3] and packed.places[2].tolist() == [5, 6, 7]
+    seen = packed.inputs["attention_mask"][0, 0].int().tolist()
+    assert seen[4] == [1, 1, 1, 1, 1, 0, 0, 0, 0]
+    assert seen[7] == [1, 1, 0, 0, 0, 1, 1, 1, 0]
+
+
+@given(segments=st.lists(st.integers(-1, 4), min_size=1, max_size=12))
+def test_a_token_sees_the_prompt_and_its_own_segment_before_it(segments):
+    found = visible(torch.tensor([segments]))[0, 0]
+    for query, of in enumerate(segments):
+        for key, other in enumerate(segments):
+            expected = key <= query and (other == of or (other == 0 and of > 0))
+            assert found[query, key] == expected
+
+
+def test_distinct_prompts_are_told_apart_by_identity_in_order_of_their_first_row():
+    first, second = EncodedPrompt([1]), EncodedPrompt([1])
+    prompts, owners = distinct([second, first, second, second, first])
+    assert prompts[0] is second and prompts[1] is first
+    assert owners == [0, 1, 0, 0, 1]
+
+
+def count_patches(tgrpo):
+    """The patches that the vision tower reads, call by call."""
+    seen = []
+    tgrpo.model.model.visual.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(args[0])), with_kwargs=True
+    )
+    return seen
+
+
+@pytest.mark.parametrize("share, factor", [(True, 1), (False, 4)])
+def test_the_tower_reads_each_distinct_video_once_per_forward(models, media, tmp_path, share, factor):
+    rows = [row(video=media["videos"][0])]
+    tgrpo = trainer(models(), rows, tmp_path, share_prefix=share, num_iterations=2, beta=0.1)
+    seen = count_patches(tgrpo)
+    inputs = rollouts(tgrpo)
+    patches = len(inputs["encoded"][0].features["pixel_values_videos"])
+    # generate: the ordered rows and the contrast rows (2 of 4); the old policy: the ordered rows
+    assert seen == [patches * (2 if share else 6), patches * factor]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_rollouts_equal_those_row_by_row(models, media, tmp_path, family):
+    """Ordered and contrast rows of video, image and text prompts of different length, several batches on end."""
+    rows = [
+        row("which way does it move?", video=media["videos"][0]),
+        row("and this?", image=media["image"]),
+        row("left?"),
+        row("what is it now?", video=media["videos"][1]),
+    ]
+    tokens = []
+    for share in (True, False):
+        tgrpo = trainer(
+            models(family), rows, tmp_path, per_device_train_batch_size=8, max_completion_length=16, share_prefix=share,
+            generation_kwargs={"do_sample": False}, num_generations=2,
+        )  # fmt: skip
+        tgrpo.model.train()
+        found = []
+        loader = tgrpo.get_train_dataloader()
+        for batch in [*loader, list(next(iter(loader)))[4:], list(next(iter(loader)))[:2]]:
+            tgrpo._generate_and_score_completions(batch)
+            found.append([tgrpo._logs["completion"][-1], *tgrpo._contrast_completion_ids])
+            found.append(list(tgrpo._logs["completion"]))
+        tokens.append(found)
+    assert tokens[0] == tokens[1]
+
+
+def test_sampled_rollouts_follow_the_same_law(models, media, tmp_path):
+    """The same random numbers on the same logits (to 1e-6) draw the same tokens."""
+    results = []
+    for share in (True, False):
+        tgrpo = trainer(
+            models(), [row(video=media["videos"][0])], tmp_path, max_completion_length=12, share_prefix=share
+        )
+        torch.manual_seed(3)
+        results.append(rollouts(tgrpo)["completion_ids"])
+    # rows stay in their group's order in one micro-batch only up to TRL's shuffle: compare as sets
+    assert sorted(results[0].tolist()) == sorted(results[1].tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["plain", "lora", "checkpointing"])
+def test_a_training_step_is_the_one_row_by_row(models, media, tmp_path, extra):
+    from peft import LoraConfig
+
+    rows = [row("a?", video=media["videos"][0]), row("left?"), row("b?", image=media["image"])]
+    options = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"])} if extra == "lora" else {}
+    results = []
+    for share in (True, False):
+        torch.manual_seed(0)
+        tgrpo = trainer(
+            models(), rows, tmp_path, per_device_train_batch_size=12, beta=0.04, share_prefix=share, options=options,
+            max_completion_length=12, gradient_checkpointing=extra == "checkpointing", max_steps=2, num_iterations=2,
+        )  # fmt: skip
+        torch.manual_seed(1)
+        tgrpo.train()
+        results.append(tgrpo)
+    shared, one_by_one = results
+    for key in ("loss", "grad_norm", "kl", "entropy", "reward"):
+        assert logged(shared, key)[0] == pytest.approx(logged(one_by_one, key)[0], abs=1e-5, rel=1e-4), key
+    assert logged(shared, "grad_norm")[0] > 0
+
+
+def test_rows_of_a_group_stay_together_in_micro_batches(models, media, tmp_path):
+    rows = [row(f"{'a' * n}?", video=media["videos"][n % 2]) for n in range(4)]
+    tgrpo = trainer(models(), rows, tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=4)
+    rollouts(tgrpo)
+    owners = [{id(each) for each in batch["encoded"]} for batch in tgrpo._buffered_inputs]
+    assert [len(each) for each in owners] == [1, 1, 1, 1]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(1, 4))
+def test_regrouping_moves_whole_rows(owners, chunks):
+    prompts = [EncodedPrompt([index]) for index in range(4)]
+    owners = owners * chunks
+    rows = [
+        {
+            "encoded": [prompts[o] for o in part],
+            "value": torch.tensor(part) * 10,
+            "scalar": torch.tensor(5),
+            "none": None,
+        }
+        for part in [owners[i::chunks] for i in range(chunks)]
+    ]
+    found = regrouped(rows)
+    assert [len(batch["encoded"]) for batch in found] == [len(batch["encoded"]) for batch in rows]
+    flat = [
+        (each.input_ids[0], int(value))
+        for batch in found
+        for each, value in zip(batch["encoded"], batch["value"], strict=True)
+    ]
+    assert all(value == owner * 10 for owner, value in flat)
+    seen = [owner for owner, _ in flat]
+    assert sorted(seen) == sorted(owners)
+    changes = sum(a != b for a, b in zip(seen, seen[1:], strict=False))
+    assert changes == len(set(seen)) - 1
+    assert all(batch["scalar"] == 5 and batch["none"] is None for batch in found)
+
+
+class TestFallback:
+    def test_a_model_with_other_layers_says_which(self, tmp_path):
+        model = build("qwen2_5_vl", tmp_path).model
+        model.config.text_config.layer_types = ["full_attention", "sliding_attention"]
+        assert cannot_share(model) == "Qwen2_5_VLForConditionalGeneration has layers of sliding_attention"
+
+    def test_a_backend_without_masks_says_so(self, tmp_path):
+        model = build("qwen2_5_vl", tmp_path).model
+        model.config.text_config._attn_implementation = "flash_attention_2"
+        assert re.match("attn_implementation='flash_attention_2' takes no attention mask", cannot_share(model))
+
+    def test_training_goes_on_row_by_row_with_one_warning(self, models, media, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr("videor1_trl.trainer.cannot_share", lambda model: "it may not")
+        tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, max_steps=2)
+        seen = count_patches(tgrpo)
+        tgrpo.train()
+        assert caplog.text.count("Each row computes its prompt anew") == 1 and "it may not" in caplog.text
+        assert seen[0] == 6 * seen[1] / 4, "six rows in generate, four in the loss"
+
+    def test_the_switch_is_silent(self, models, tmp_path, caplog):
+        tgrpo = trainer(models(), [row()], tmp_path, share_prefix=False)
+        assert not tgrpo._share_prefix and "anew" not in caplog.text
+        assert config(tmp_path).share_prefix
