@@ -219,4 +219,5 @@ def test_the_plural_column_is_used_where_it_is_filled():
     assert media_list({"video": "v", "videos": None}, "video") == ["v"]
     assert media_list({"video": "v", "videos": ["w", "x"]}, "video") == ["w", "x"]
     assert media_list({"video": ["frame", "frame"]}, "video") == [["frame", "frame"]]
+    assert media_list({"image": ["i", "j"]}, "image") == ["i", "j"]
     assert media_list({"image": None}, "image") == []

@@ -253,8 +253,8 @@ def test_regrouping_moves_whole_rows(owners, chunks):
     owners = owners * chunks
     rows = [
         {
-            "encoded": [prompts[o] for o in part],
             "value": torch.tensor(part) * 10,
+            "encoded": [prompts[o] for o in part],
             "scalar": torch.tensor(5),
             "none": None,
         }

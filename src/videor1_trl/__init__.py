@@ -2,8 +2,9 @@
 
 from .config import TGRPOConfig
 from .contrast import freeze_frame, reverse_frames, shuffle_frames
-from .data import check_media, load_video_r1
+from .data import load_video_r1
 from .families import correct_positions
+from .media import check_media
 from .prompts import extract_answer, make_prompt, question_text
 from .rewards import (
     accuracy_reward,

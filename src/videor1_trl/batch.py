@@ -14,9 +14,6 @@ from .families import EncodedPrompt, encode_prompt, takes_videos, with_preproces
 from .video import MediaError, load_image
 
 
-MEDIA_COLUMNS = ("video", "videos", "image", "images")
-
-
 @dataclass
 class Row:
     """
@@ -152,6 +149,7 @@ class BatchLoader:
         return self._videos[key]
 
     def _contrasted(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        assert self.contrast is not None
         contrasted = self.contrast(frames, generator)
         if contrasted.shape != frames.shape or contrasted.dtype != frames.dtype:
             raise RuntimeError(
@@ -244,12 +242,17 @@ def owns_contrast(place: int, num_generations: int, num_contrast: int) -> bool:
 
 
 def media_list(inputs: dict[str, Any], kind: str) -> list[Any]:
-    """The row's videos or images: of the plural column where it is filled, else of the singular one."""
+    """
+    The row's videos or images: of the plural column where it is filled, else of the singular one. A list in `image` is
+    several images; a list in `video` is one video, frame by frame.
+    """
     several = inputs.get(kind + "s")
     if several is not None and len(several):
         return list(several)
     one = inputs.get(kind)
-    return [] if one is None else [one]
+    if one is None:
+        return []
+    return list(one) if kind == "image" and isinstance(one, (list, tuple)) else [one]
 
 
 def media_key(source: Any) -> Any:

@@ -1,41 +1,31 @@
-"""Video-R1's records as a `datasets.Dataset` in the trainer's columns, and the check of its media before a run."""
+"""Video-R1's records as a `datasets.Dataset` in the trainer's columns."""
 
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import av
 import datasets
 import pyarrow as pa
 from datasets.utils import tqdm
 
+from .media import MEDIA_COLUMNS
 from .prompts import PROBLEM_TYPES, extract_answer, make_prompt
-from .video import MediaError, VideoError, _open, _video_stream, load_image, load_video
 
 
 logger = logging.getLogger(__name__)
 
-VIDEO_COLUMNS = ("video", "videos")
-IMAGE_COLUMNS = ("image", "images")
 # Columns this module makes, and names the trainer would take for media: a record may not bring its own.
-RESERVED = ("prompt", *VIDEO_COLUMNS, *IMAGE_COLUMNS)
-# Fields whose type is known, so that a column of nothing but None or [] does not become Arrow's null type.
-FIELD_TYPES = {
-    "problem": pa.string(),
+_RESERVED = ("prompt", *MEDIA_COLUMNS)
+# Columns whose type is known, so that one of nothing but None or [] does not become Arrow's null type.
+_TYPES = {
+    "prompt": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
     "options": pa.list_(pa.string()),
-    "data_type": pa.string(),
-    "path": pa.string(),
-}
-
-
-# --- reading records ---------------------------------------------------------------------------------------------
+} | dict.fromkeys(("video", "image", "solution", "problem_type", "problem", "data_type", "path"), pa.string())
+_ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError)
 
 
 class _Malformed(ValueError):
@@ -59,7 +49,7 @@ def load_video_r1(
 
     Columns: `prompt` (one user message of plain text), `video` and `image` (absolute path `str`, or `None`: both are
     `None` in a text row), `solution`, `problem_type`, then every other field of the records, `None` where a record
-    lacks it. The media are not opened: see [`check_media`]. Duplicate `problem_id`s are kept.
+    lacks it. The media are not opened: see [`~media.check_media`]. Duplicate `problem_id`s are kept.
 
     Source of the format: Video-R1 (arXiv 2503.21776) and its released data.
 
@@ -83,29 +73,26 @@ def load_video_r1(
         raise ValueError(f"on_bad_record ({on_bad_record!r}) must be 'raise' or 'drop'.")
     if max_reported < 1:
         raise ValueError(f"max_reported ({max_reported}) must be at least 1.")
-    rows: list[dict[str, Any]] = []
-    places: list[str] = []  # per row, where it came from
+    rows: list[tuple[str, dict[str, Any]]] = []  # with the place that each came from
     bad: list[str] = []
     for name, records, folder in _sources(source, root, split, data_files):
         for index, record in enumerate(tqdm(records, desc=f"Reading {Path(name).name}")):
             place = f"{name}, record {index}"
             try:
-                rows.append(_row(record, folder))
-                places.append(place)
+                rows.append((place, _row(record, folder)))
             except _Malformed as error:
                 bad.append(f"{place}, {error}")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    fixed = _fixed_types()
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
     for name in names:
-        conflicts = _conflicts([row.get(name) for row in rows], fixed.get(name))
-        bad += [f"{places[index]}, field {name!r}: {reason}" for index, reason in conflicts.items()]
+        conflicts = _conflicts([row.get(name) for _, row in rows], _TYPES.get(name))
+        bad += [f"{rows[index][0]}, field {name!r}: {reason}" for index, reason in conflicts.items()]
         rows = [row for index, row in enumerate(rows) if index not in conflicts]
-        places = [place for index, place in enumerate(places) if index not in conflicts]
-    _report_bad(bad, len(rows), on_bad_record, max_reported)
+    if bad:
+        _report_bad(bad, len(bad) + len(rows), on_bad_record, max_reported)
     if not rows:
         raise ValueError(f"{source} holds no record{' that is well formed' if bad else ''}: nothing to train on.")
     return datasets.Dataset.from_dict(
-        {name: pa.array([row.get(name) for row in rows], type=fixed.get(name)) for name in names}
+        {name: pa.array([row.get(name) for _, row in rows], type=_TYPES.get(name)) for name in names}
     )
 
 
@@ -217,7 +204,7 @@ def _row(record: Any, folder: str | None) -> dict[str, Any]:
     """The dataset's row of one record; `_Malformed` where the record breaks the format."""
     if not isinstance(record, Mapping):
         raise _Malformed(None, f"must be a JSON object, not {type(record).__name__}.")
-    for name in RESERVED:
+    for name in _RESERVED:
         if name in record:
             raise _Malformed(name, "this name is a column of the trainer's: rename the field.")
     problem, solution = _text(record, "problem"), _text(record, "solution")
@@ -231,10 +218,11 @@ def _row(record: Any, folder: str | None) -> dict[str, Any]:
         raise _Malformed("options", f"must be a list of strings, not {_short(options)}.")
     if problem_type == "multiple choice" and not options:
         raise _Malformed("options", "must name the choices of a multiple choice problem.")
-    media = dict.fromkeys(("video", "image")) | _media_column(record, folder)
     head = {
         "prompt": make_prompt(problem, problem_type, options),
-        **media,
+        "video": None,
+        "image": None,
+        **_media_column(record, folder),
         "solution": solution,
         "problem_type": problem_type,
     }
@@ -272,13 +260,6 @@ def _media_column(record: Mapping, folder: str | None) -> dict[str, str]:
         raise _Malformed("path", str(error)) from error
 
 
-def _fixed_types() -> dict[str, pa.DataType]:
-    """Arrow types of the columns that every dataset of this module has."""
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    texts = dict.fromkeys(("video", "image", "solution", "problem_type"), pa.string())
-    return {"prompt": pa.list_(message), **texts, **FIELD_TYPES}
-
-
 def _conflicts(values: list[Any], fixed: pa.DataType | None) -> dict[int, str]:
     """
     Index -> reason of the values that Arrow cannot hold in one column with the values before them.
@@ -286,11 +267,10 @@ def _conflicts(values: list[Any], fixed: pa.DataType | None) -> dict[int, str]:
     An Arrow column has one type; JSON has no such rule. The whole column is tried at once, and only a column that
     fails is searched value by value.
     """
-    failures = (pa.ArrowException, OverflowError, UnicodeEncodeError)
     try:
         pa.array(values, type=fixed)
         return {}
-    except failures:
+    except _ARROW_ERRORS:
         pass
     conflicts: dict[int, str] = {}
     merged = pa.schema([("value", fixed or pa.null())])
@@ -303,256 +283,31 @@ def _conflicts(values: list[Any], fixed: pa.DataType | None) -> dict[int, str]:
                 f"is {_short(value)}, while the records before it hold {merged.field(0).type}: one column has one "
                 "type. Write the field alike in all records."
             )
-        except failures as error:
+        except _ARROW_ERRORS as error:
             conflicts[index] = f"{_short(value)} cannot be stored: {error}."
     for index, value in enumerate(values):  # a value may not fit the type that later ones led to
         try:
             pa.array([value], type=merged.field(0).type)
-        except failures as error:
+        except _ARROW_ERRORS as error:
             conflicts.setdefault(index, f"{_short(value)} cannot be stored: {error}.")
     return conflicts
 
 
-def _report_bad(bad: list[str], kept: int, on_bad_record: str, max_reported: int) -> None:
-    """Raises, or logs, what is wrong with the malformed records."""
-    if not bad:
-        return
+def _report_bad(bad: list[str], total: int, on_bad_record: str, max_reported: int) -> None:
+    """Raises, or logs, what is wrong with the malformed ones of `total` records."""
     lines = bad[:max_reported]
-    if len(bad) > len(lines):
-        lines.append(f"and {len(bad) - len(lines)} more")
+    if len(bad) > max_reported:
+        lines.append(f"and {len(bad) - max_reported} more")
     listing = "\n  ".join(lines)
     if on_bad_record == "raise":
         raise ValueError(
-            f"{len(bad)} of {len(bad) + kept} records are malformed:\n  {listing}\n"
+            f"{len(bad)} of {total} records are malformed:\n  {listing}\n"
             "Correct them, or leave them out with on_bad_record='drop'."
         )
-    logger.warning("Dropped %d of %d records, which are malformed:\n  %s", len(bad), len(bad) + kept, listing)
+    logger.warning("Dropped %d of %d records, which are malformed:\n  %s", len(bad), total, listing)
 
 
 def _short(value: Any) -> str:
-    """`repr` of a value, cut to 60 characters."""
+    """`repr` of a value in ASCII, cut to 60 characters."""
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-# --- checking media ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class MediaReport:
-    """
-    What [`check_media`] found.
-
-    Args:
-        checked (`int`): distinct files (or embedded media) looked at.
-        missing (`list[str]`): paths at which there is no file.
-        unreadable (`dict[str, str]`): path -> reason, for files that are there and do not decode.
-        rows (`list[int]`): indices of the dataset's rows that use one of these, ascending.
-    """
-
-    checked: int = 0
-    missing: list[str] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    rows: list[int] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every file could be read."""
-        return not self.rows
-
-    def __str__(self) -> str:
-        """A heading and at most ten files of each kind."""
-        lines = [
-            f"media check: {self.checked} files, {len(self.missing)} missing, {len(self.unreadable)} unreadable, "
-            f"{len(self.rows)} rows affected"
-        ]
-        for title, paths in (("missing", self.missing), ("unreadable", list(self.unreadable))):
-            for path in paths[:10]:
-                reason = self.unreadable.get(path)
-                lines.append(f"  {title:<10}  {path}" + (f"  ({reason})" if reason else ""))
-            if len(paths) > 10:
-                lines.append(f"  {title:<10}  and {len(paths) - 10} more")
-        return "\n".join(lines)
-
-
-def check_media(
-    dataset: datasets.Dataset,
-    *,
-    decode: Literal["first_frame", "sampled_frames"] = "first_frame",
-    drop: bool = False,
-    num_workers: int | None = None,
-    **sampling: Any,
-) -> tuple[datasets.Dataset, MediaReport]:
-    """
-    Reads each distinct file of the columns `video`, `videos`, `image` and `images` once, before a run.
-
-    Works on paths, dicts (`path`, `start`, `end`, `bytes`), lists of them, `None`, and `datasets.Video` and
-    `datasets.Image` columns. Arrays have nothing to read and are passed over. Images are always decoded in full.
-
-    Args:
-        dataset: a `datasets.Dataset` (not a streaming one, not several splits).
-        decode: of a video, `"first_frame"` (default: the container opens, has a video stream, and its first frame
-            decodes) or `"sampled_frames"`: everything training reads, by `load_video`, clip boundaries included.
-        drop: return the dataset without the rows whose media are missing or unreadable; how many is logged.
-        num_workers: threads (>= 1). Defaults to the CPU count + 4, at most 32.
-        **sampling: for `load_video` with `decode="sampled_frames"`, such as `fps` and `max_frames`.
-
-    Returns:
-        The dataset (the very one passed, unless rows were dropped) and a [`MediaReport`]. What is wrong is also
-        logged as a warning; nothing is raised for it.
-    """
-    if not isinstance(dataset, datasets.Dataset):
-        raise TypeError(
-            f"check_media takes a datasets.Dataset, not {type(dataset).__name__}: pass one split, and a streaming "
-            "dataset before it is made one, or after Dataset.from_list(list(dataset))."
-        )
-    if decode not in ("first_frame", "sampled_frames"):
-        raise ValueError(f"decode ({decode!r}) must be 'first_frame' or 'sampled_frames'.")
-    if sampling and decode == "first_frame":
-        raise ValueError(f"{', '.join(sampling)}: sampling options need decode='sampled_frames'.")
-    if num_workers is not None and num_workers < 1:
-        raise ValueError(f"num_workers ({num_workers}) must be at least 1.")
-    clips = decode == "sampled_frames"
-    check_video = partial(load_video, **sampling) if clips else _first_frame
-    verdicts: dict[Any, tuple[str, str | None]] = {}  # key -> (label, None | reason)
-    report = MediaReport()
-    workers = num_workers or min(32, (os.cpu_count() or 1) + 4)
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(dataset), desc="Checking media") as bar:
-        for rows in _media_rows(dataset, clips):
-            jobs = {key: job for media in rows.values() for key, job in media.items() if key not in verdicts}
-            verdicts.update(zip(jobs, pool.map(partial(_verdict, check_video), jobs.values()), strict=True))
-            report.rows += [row for row, media in rows.items() if any(verdicts[key][1] for key in media)]
-            bar.update(len(rows))
-    report.checked = len(verdicts)
-    failed = {label: reason for label, reason in verdicts.values() if reason}
-    report.missing = sorted(label for label, reason in failed.items() if reason == _MISSING)
-    report.unreadable = {label: reason for label, reason in sorted(failed.items()) if reason != _MISSING}
-    return _without_bad_rows(dataset, report, drop), report
-
-
-def _without_bad_rows(dataset: datasets.Dataset, report: MediaReport, drop: bool) -> datasets.Dataset:
-    """Logs what the report found; leaves the rows out if `drop`."""
-    if report.ok:
-        return dataset
-    if not drop:
-        logger.warning("%s\nTraining will stop at these rows: mend them, or pass drop=True.", report)
-        return dataset
-    logger.warning("Dropped %d of %d rows, whose media cannot be read. %s", len(report.rows), len(dataset), report)
-    bad = set(report.rows)
-    return dataset.select([row for row in range(len(dataset)) if row not in bad])
-
-
-_MISSING = "no such file"
-_BATCH = 64  # rows read at a time: media embedded in the dataset are in memory for that long
-
-
-def _media_rows(dataset: datasets.Dataset, clips: bool) -> Iterator[dict[int, dict[Any, tuple]]]:
-    """Per batch: row -> key -> job (kind, source, label). Equal keys need one look; `clips`: also when cut alike."""
-    columns = [name for name in (*VIDEO_COLUMNS, *IMAGE_COLUMNS) if name in dataset.column_names]
-    if not columns:
-        return
-    media = _cast(dataset.select_columns(columns).with_format(None), (datasets.Video, datasets.Image))
-    for first in range(0, len(dataset), _BATCH):
-        batch = media[first : first + _BATCH]
-        rows: dict[int, dict[Any, tuple]] = {row: {} for row in range(first, min(first + _BATCH, len(dataset)))}
-        for name in columns:
-            for row, value in zip(rows, batch[name], strict=True):
-                for kind, source in _flatten(name, value):
-                    fields = source if isinstance(source, dict) else {"path": source}
-                    cell, path = f"row {row}, {name}", fields.get("path")
-                    label = path or cell
-                    key: tuple = (kind, label, fields.get("start"), fields.get("end")) if clips else (kind, label)
-                    if fields.get("bytes") is not None:  # the path is then only a name
-                        label = f"{cell}: {path}" if path else cell
-                        key = (kind, cell, len(rows[row]))
-                    rows[row][key] = (kind, source, label)
-        yield rows
-
-
-def _flatten(column: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """(kind, source) of each file in one cell. A list is frames in `video` and inside `videos`, else several media."""
-    frames = isinstance(value, list) and column == "video"
-    kind = "image" if frames or column in IMAGE_COLUMNS else "video"
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, list):
-            yield from _flatten("video", item)
-        elif isinstance(item, (str, dict)):
-            yield kind, item
-
-
-def _verdict(check_video: Callable, job: tuple) -> tuple[str, str | None]:
-    """(label, None) of a medium that can be read, else (label, reason)."""
-    kind, source, label = job
-    fields = source if isinstance(source, dict) else {"path": source}
-    path = fields.get("path")
-    if fields.get("bytes") is None:
-        if not path:
-            return label, "has neither path nor bytes"
-        if "://" in path:
-            return label, "is a URL: download it first"
-        if not os.path.exists(path):
-            return label, _MISSING
-        if not os.path.isfile(path):
-            return label, "is not a file"
-    try:
-        (check_video if kind == "video" else load_image)(source)
-    except MediaError as error:
-        return label, error.reason
-    return label, None
-
-
-def _first_frame(source: str | dict[str, Any]) -> None:
-    """Decodes the first frame of a video; `VideoError` if there is none."""
-    fields: dict[str, Any] = {"path": source} if isinstance(source, str) else source
-    name = fields.get("path") or "bytes"
-    data = name if fields.get("bytes") is None else fields["bytes"]
-    try:
-        with _open(data) as container:
-            stream = _video_stream(container, name)
-            stream.codec_context.thread_count = 1  # the pool's threads are enough
-            if next(container.decode(stream), None) is None:
-                raise VideoError(name, "no frame decodes")
-    except av.FFmpegError as error:
-        raise VideoError(name, error.strerror or str(error)) from error
-
-
-# --- datasets.Video columns --------------------------------------------------------------------------------------
-
-
-def undecoded(dataset: Any) -> Any:
-    """
-    The dataset with its `datasets.Video` columns left undecoded, also inside lists and dicts.
-
-    Their rows are then `{"path", "bytes"}`, which `load_video` reads: `datasets` would decode with torchcodec each
-    time a row is touched, and the trainer would decode again. `datasets.Image` columns stay as they are.
-
-    Args:
-        dataset: a `Dataset`, an `IterableDataset`, a dict of them, or `None`. Itself is not changed.
-    """
-    if dataset is None:
-        return None
-    if isinstance(dataset, dict):
-        return type(dataset)({name: undecoded(part) for name, part in dataset.items()})
-    return _cast(dataset, (datasets.Video,))
-
-
-def _cast(dataset: Any, kinds: tuple[type, ...]) -> Any:
-    """Casts the columns in which a feature of `kinds` decodes to ones in which it does not."""
-    for name, feature in (dataset.features or {}).items():
-        raw = _raw(feature, kinds)
-        if raw != feature:
-            dataset = dataset.cast_column(name, raw)
-    return dataset
-
-
-def _raw(feature: Any, kinds: tuple[Any, ...]) -> Any:
-    """A feature with `decode=False` on all features of `kinds` inside it; the same storage."""
-    if isinstance(feature, kinds):
-        return replace(feature, decode=False)
-    if isinstance(feature, dict):
-        return {name: _raw(part, kinds) for name, part in feature.items()}
-    if isinstance(feature, datasets.List):
-        return datasets.List(_raw(feature.feature, kinds), length=feature.length)
-    if isinstance(feature, datasets.LargeList):
-        return datasets.LargeList(_raw(feature.feature, kinds))
-    return feature

@@ -4,197 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from typing import Literal
 
-import jiwer
-from nltk.stem.porter import PorterStemmer
-from rapidfuzz.distance import LCSseq
-from rouge_score.rouge_scorer import RougeScorer
-
+from .answers import judge
 from .prompts import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, check_problem_type, content, extract_answer
 
 
-_ROUGE = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-_stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)
 _TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _BETWEEN_TAGS = re.compile(re.escape(THINK_CLOSE) + r"\s*" + re.escape(ANSWER_OPEN))
-_MAX_NUMBER_CHARS = 1_000
-_MAX_ROUGE_CHARS = 2_000  # gold and answer together, for rouge-score itself
-
-# A letter alone, in brackets, or before one of ". : )"; what follows the mark is the option's text.
-_CHOICE = re.compile(r"(?:\(([a-z])\)[.:]?|([a-z])(?:[.:)]|$))(.*)", re.IGNORECASE | re.DOTALL)
-# A letter that stands alone in that text names a second option, unless it is the word "a" or "I" before another word.
-_LONE_LETTER = re.compile(r"(?<![\w'’])(?![aI]\s+(?!or\b|and\b)\w|A\s+(?!or\b|and\b)\w)([A-Za-z])(?![\w'’])")
-# sign, currency sign, digits with or without commas that set off groups, then a unit without digits
-_NUMBER = re.compile(
-    r"([+-]?)([$€£¥]?)((?:(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(\D*)", re.DOTALL
-)
-
-
-def _choice(text: str) -> str:
-    """The letter an answer names, in upper case; else its text without regard to case and white space."""
-    text = " ".join(text.split())
-    label = _CHOICE.fullmatch(text)
-    if label is not None:
-        letter = (label[1] or label[2]).upper()
-        if all(other.upper() == letter for other in _LONE_LETTER.findall(label[3])):
-            return letter
-    return text.casefold()
-
-
-def _same_choice(gold: str, answer: str) -> float:
-    return float(_choice(gold) == _choice(answer))
-
-
-def _same_text(gold: str, answer: str) -> float:
-    return float(gold == answer)
-
-
-def _number(text: str) -> tuple[float, str] | None:
-    """The number a text states and its unit ("" for none); `None` for any other text, infinity and NaN."""
-    if len(text) > _MAX_NUMBER_CHARS or not (match := _NUMBER.fullmatch(text.replace("−", "-"))):
-        return None
-    sign, currency, digits, unit = match.groups()
-    value = float(sign + digits.replace(",", ""))
-    if not math.isfinite(value) or unit[:1].isnumeric():  # 5½ is not 5
-        return None
-    return value, currency + unit.rstrip(" .")
-
-
-def _two_numbers(gold: str, answer: str) -> tuple[float, float | None] | None:
-    """Gold and answer as numbers; (gold, None) if the answer is none or of another unit, `None` if the gold is none."""
-    expected, found = _number(gold), _number(answer)
-    if expected is None:
-        return None
-    if found is None or not (found[1] == expected[1] or (found[1] == "" and expected[1] in tuple("%$€£¥"))):
-        return expected[0], None
-    return expected[0], found[0]
-
-
-def _same_number(gold: str, answer: str) -> float | None:
-    numbers = _two_numbers(gold, answer)
-    if numbers is None:
-        return None
-    return float(numbers[1] is not None and round(numbers[0], 2) == round(numbers[1], 2))
-
-
-def _closeness(gold: str, answer: str) -> float | None:
-    numbers = _two_numbers(gold, answer)
-    if numbers is None:
-        return None
-    if numbers[1] is None:
-        return 0.0
-    return 1.0 - min(1.0, abs(numbers[1] - numbers[0]) / (abs(numbers[0]) + 1e-9))
-
-
-def _released_number(text: str) -> float:
-    """The released rule's number: commas removed, then Python's `float`; NaN for what is not a finite number."""
-    try:
-        value = float(text.replace(",", ""))
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
-
-
-def _released_same_number(gold: str, answer: str) -> float:
-    expected, found = _released_number(gold), _released_number(answer)
-    if math.isnan(expected) or math.isnan(found) or bool({".", ","} & set(gold)) != bool({".", ","} & set(answer)):
-        return 0.0
-    return float(round(expected, 2) == round(found, 2))
-
-
-def _released_closeness(gold: str, answer: str) -> float:
-    expected, found = _released_number(gold), _released_number(answer)
-    if math.isnan(expected) or math.isnan(found):
-        return 0.0
-    return 1.0 - min(1.0, (abs(found - expected) + 1e-9) / (abs(expected) + 1e-9))
-
-
-def _words_read(gold: str, answer: str) -> float:
-    """1 - word error rate, at least 0. Twice the gold's words mean as many insertions or more: 0 without counting."""
-    expected, found = gold.split(), answer.split()
-    if not expected or len(found) >= 2 * len(expected):
-        return float(expected == found)
-    return max(0.0, 1.0 - jiwer.wer(" ".join(expected), " ".join(found)))
-
-
-def _released_rouge(gold: str, answer: str) -> float:
-    """Mean of the ROUGE-1, ROUGE-2 and ROUGE-L F-measures of Porter stems."""
-    if len(gold) + len(answer) > _MAX_ROUGE_CHARS:
-        return _long_rouge(gold, answer)
-    return sum(score.fmeasure for score in _ROUGE.score(gold, answer).values()) / 3
-
-
-def _long_rouge(gold: str, answer: str) -> float:
-    """What rouge-score gives, without its table of every pair of words, which takes minutes for a megabyte."""
-    words = [[_stem(w) if len(w) > 3 else w for w in re.findall("[a-z0-9]+", t.lower())] for t in (gold, answer)]
-    pairs = [list(pairwise(w)) for w in words]
-    common_and_total = [
-        *((sum((Counter(a) & Counter(b)).values()), len(a) + len(b)) for a, b in (words, pairs)),
-        (LCSseq.similarity(*words), len(words[0]) + len(words[1])),
-    ]
-    return sum(2 * common / total for common, total in common_and_total if total) / 3
-
-
-def _rouge(gold: str, answer: str) -> float:
-    if gold.split() == answer.split():
-        return 1.0
-    return _released_rouge(gold, answer) if len(answer) <= max(4_096, 8 * len(gold)) else 0.0
-
-
-_RULES: dict[str, Callable[[str, str], float | None]] = {
-    "multiple choice": _same_choice,
-    "numerical": _same_number,
-    "OCR": _words_read,
-    "free-form": _rouge,
-    "regression": _closeness,
-}
-_RELEASED_RULES: dict[str, Callable[[str, str], float | None]] = {
-    "multiple choice": _same_text,
-    "numerical": _released_same_number,
-    "OCR": _words_read,
-    "free-form": _released_rouge,
-    "regression": _released_closeness,
-}
-
-
-def _judge(gold, answer: str | None, problem_type: str, strict: bool) -> float | None:
-    """Accuracy of one answer by its own problem type; `None` where the gold gives nothing to compare with."""
-    if gold is None:
-        return None
-    gold = str(gold)
-    if strict:
-        return _RELEASED_RULES[problem_type](extract_answer(gold) or "", answer or "")
-    tagged = extract_answer(gold)
-    gold = gold.strip() if tagged is None else tagged
-    if not gold:
-        return None
-    return _RULES[problem_type](gold, answer or "")  # no answer is never equal to a gold that is not empty
-
-
-def _accuracies(completions, solution, problem_type, columns: dict, strict: bool) -> list[float | None]:
-    for name, values in (("solution", solution), ("problem_type", problem_type)):
-        if values is None:
-            raise ValueError(
-                f"accuracy_reward was called without the column {name!r}, which says what is right for each row. Add it "
-                "to the dataset, or use a reward function of your own."
-            )
-        if len(values) != len(completions):
-            raise ValueError(
-                f"the column {name!r} has {len(values)} values for {len(completions)} completions. Pass one per completion."
-            )
-    ids = columns.get("problem_id")
-    for row, kind in enumerate(problem_type):
-        check_problem_type(kind, f", in row {row}" + (f" (problem_id {ids[row]!r})" if ids is not None else ""))
-    return [
-        _judge(gold, extract_answer(content(completion)), kind, strict)
-        for completion, gold, kind in zip(completions, solution, problem_type, strict=True)
-    ]
 
 
 def accuracy_reward(completions, solution=None, problem_type=None, **kwargs) -> list[float | None]:
@@ -230,7 +49,7 @@ def accuracy_reward(completions, solution=None, problem_type=None, **kwargs) -> 
     ...                 ["multiple choice", "numerical"])
     [1.0, 1.0]
     """
-    return _accuracies(completions, solution, problem_type, kwargs, strict=False)
+    return _AccuracyReward()(completions, solution, problem_type, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -238,8 +57,25 @@ class _AccuracyReward:
     strict: bool = False
     __name__ = "accuracy_reward"  # TRL logs under this name; instances, unlike closures, can be pickled
 
-    def __call__(self, completions, solution=None, problem_type=None, **kwargs) -> list[float | None]:
-        return _accuracies(completions, solution, problem_type, kwargs, self.strict)
+    def __call__(self, completions, solution=None, problem_type=None, problem_id=None, **kwargs) -> list[float | None]:
+        for name, values in (("solution", solution), ("problem_type", problem_type)):
+            if values is None:
+                raise ValueError(
+                    f"accuracy_reward was called without the column {name!r}, which says what is right for each row. "
+                    "Add it to the dataset, or use a reward function of your own."
+                )
+            if len(values) != len(completions):
+                raise ValueError(
+                    f"the column {name!r} has {len(values)} values for {len(completions)} completions. Pass one per "
+                    "completion."
+                )
+        for row, kind in enumerate(problem_type):
+            record = "" if problem_id is None else f" (problem_id {problem_id[row]!r})"
+            check_problem_type(kind, f", in row {row}{record}")
+        return [
+            judge(gold, extract_answer(content(completion)), kind, strict=self.strict)
+            for completion, gold, kind in zip(completions, solution, problem_type, strict=True)
+        ]
 
 
 def get_accuracy_reward(strict: bool = False) -> Callable[..., list[float | None]]:

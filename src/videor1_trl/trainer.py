@@ -18,7 +18,7 @@ from transformers.video_utils import VideoMetadata
 from trl import GRPOTrainer
 from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable, nanstd, split_tensor_dict
 
-from .batch import MEDIA_COLUMNS, BatchLoader, Row
+from .batch import BatchLoader, Row
 from .config import TGRPOConfig
 from .contrast import shuffle_frames
 from .families import (
@@ -31,7 +31,7 @@ from .families import (
     placeholder_token_ids,
     takes_videos,
 )
-from .media import undecoded
+from .media import MEDIA_COLUMNS, undecoded
 from .rewards import get_temporal_reward, temporal_reward
 from .shared_prefix import distinct, packed_call, prefilled_once
 from .video import load_video

@@ -1,0 +1,337 @@
+"""The rules of each problem type: hand-computed values, properties of any answers, the released rule as an oracle."""
+
+import math
+import re
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from videor1_trl import answers
+from videor1_trl.prompts import PROBLEM_TYPES, extract_answer
+from videor1_trl.rewards import accuracy_reward, get_accuracy_reward
+
+
+strict_accuracy_reward = get_accuracy_reward(strict=True)
+TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
+words = st.sampled_from(
+    ["the", "cats", "cat", "running", "run", "gas", "ga", "left", "A", "B.", "é", "1", "2.5", "\n", "\t", " "]
+)
+numbers = st.one_of(
+    st.floats().map(str),
+    st.integers(-2000, 2000).map(str),
+    st.decimals(-9, 9, places=3).map(str),
+    st.sampled_from(
+        ["1,000", "1000", "1,000.00", "3.", ".5", "nan", "-inf", "1e999", "1_0", "٣", "5%", "$5", "", "x"]
+    ),
+)
+texts = st.one_of(
+    st.text(),
+    numbers,
+    st.lists(words, max_size=8).map(" ".join),
+    st.lists(st.one_of(words, st.sampled_from(TAGS)), max_size=12).map("".join),
+)
+tagged = st.one_of(texts, texts.map(lambda text: f"<think>a</think> <answer>{text}</answer>"))
+rows = st.lists(
+    st.tuples(tagged, st.one_of(tagged, st.none()), st.sampled_from(PROBLEM_TYPES)), min_size=1, max_size=6
+)
+
+
+def accuracy(problem_type: str, gold, answer: str, reward=accuracy_reward):
+    return reward([f"<answer>{answer}</answer>"], [gold], [problem_type])[0]
+
+
+# --- by hand -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer", ["B", "b", " B ", "B.", "(B)", "B)", "B:", "B. left", "B.left", "(b) Left", "B. A man"]
+)
+@pytest.mark.parametrize("gold", ["<answer>B</answer>", "B", " B\n", "(B)", "B. left"])
+def test_ways_to_name_an_option_are_right(gold, answer):
+    assert accuracy("multiple choice", gold, answer) == 1.0
+
+
+WRONG = ["", "A", "left", "AB", "BB", "Bob", "(B", "B?", "B/A", "not B"]
+HEDGED = ["A or B", "B or A", "A and B", "A, B", "A. B", "B. A", "A.B", "(B)(A)", "B. left or A", "B. A or C"]
+HEDGED += ["A. left B. right", "a. left b. right", "B. left\nA. right"]
+
+
+@pytest.mark.parametrize("answer", WRONG + HEDGED)
+def test_a_wrong_or_hedged_option_is_wrong(answer):
+    assert accuracy("multiple choice", "<answer>B</answer>", answer) == 0.0
+
+
+def test_a_choice_without_letters_is_compared_as_text():
+    assert accuracy("multiple choice", "Left  side", "left side") == 1.0
+    assert accuracy("multiple choice", "left", "right") == 0.0
+
+
+@pytest.mark.parametrize(
+    "gold, answer, expected",
+    [
+        ("1000", "1,000", 1.0),
+        ("1,000,000", "1000000", 1.0),
+        ("12,34,567", "1234567", 1.0),
+        ("3", "3.0", 1.0),
+        ("3.14159", "3.14", 1.0),
+        ("3.14", "3.15", 0.0),
+        ("-5", "−5", 1.0),  # U+2212, the typographic minus
+        ("5", "-5", 0.0),
+        ("1000", "10,00", 0.0),
+        ("1000", "1.000", 0.0),
+        ("15", "1,5", 0.0),
+        ("1.5", "1,5", 0.0),
+        ("2e3", "2000", 1.0),
+        ("5", "5.", 1.0),
+        ("50%", "50", 1.0),
+        ("50 %", "50%", 1.0),
+        ("50", "50%", 0.0),
+        ("$5", "5", 1.0),
+        ("5", "$5", 0.0),
+        ("5 cm", "5 cm.", 1.0),
+        ("5 cm", "5 m", 0.0),
+        ("5 mW", "5 MW", 0.0),
+        ("5", "5 km", 0.0),
+        ("5 million", "5", 0.0),
+        ("5", "5 or 6", 0.0),
+        ("5", "5½", 0.0),
+        ("5", "five", 0.0),
+        ("5", "", 0.0),
+    ],
+)
+def test_numbers_are_compared_after_rounding_to_two_decimals(gold, answer, expected):
+    assert accuracy("numerical", gold, answer) == expected
+
+
+@pytest.mark.parametrize("answer", ["nan", "inf", "-inf", "1e999", "Infinity", "9" * 999])
+@pytest.mark.parametrize("gold", ["5", "nan", "inf", "1e999", "0"])
+@pytest.mark.parametrize("problem_type", ["numerical", "regression"])
+@pytest.mark.parametrize("reward", [accuracy_reward, strict_accuracy_reward])
+def test_infinity_and_nan_earn_nothing(reward, problem_type, gold, answer):
+    assert accuracy(problem_type, f"<answer>{gold}</answer>", answer, reward) in (0.0, None)
+
+
+@pytest.mark.parametrize(
+    "gold, answer, expected",
+    [
+        ("the red car", "the red car", 1.0),
+        ("the red car", "  the\nred\tcar ", 1.0),
+        ("a b c d", "a x c d", 0.75),  # one substitution in four words
+        ("a b c d", "a b", 0.5),  # two deletions
+        ("a b c d", "a b c d e", 0.75),  # one insertion
+        ("a b", "c d e", 0.0),  # three errors in two words: clipped
+        ("a b", "a b c d", 0.0),
+        ("a b", "", 0.0),
+    ],
+)
+def test_reading_scores_one_minus_the_word_error_rate(gold, answer, expected):
+    assert accuracy("OCR", gold, answer) == pytest.approx(expected, rel=0, abs=1e-12)  # floats of a few operations
+
+
+def test_free_text_scores_the_mean_of_three_rouge_measures():
+    # "the cat sat" against "the cat ran": 2 of 3 words, 1 of 2 pairs, a common subsequence of 2 of 3
+    expected = (2 / 3 + 1 / 2 + 2 / 3) / 3
+    assert accuracy("free-form", "the cat sat", "the cat ran") == pytest.approx(expected, rel=0, abs=1e-12)
+    # cats -> cat, running -> run
+    assert accuracy("free-form", "cats running", "cat run") == pytest.approx(1.0, rel=0, abs=1e-12)
+
+
+def test_free_text_equal_to_the_gold_scores_one():
+    # ROUGE-2 of a single word is 0, and rouge-score drops every letter outside a-z
+    assert accuracy("free-form", "left", "left") == 1.0
+    assert accuracy("free-form", "向左", "向左") == 1.0
+    assert accuracy("free-form", "<answer>left</answer>", "left", strict_accuracy_reward) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "gold, answer, expected",
+    [
+        ("4", "4", 1.0),
+        ("4", "3", 0.75),
+        ("4", "5", 0.75),
+        ("-4", "-3", 0.75),
+        ("4", "8", 0.0),
+        ("4", "-4", 0.0),
+        ("4", "100", 0.0),
+        ("0", "0", 1.0),
+        ("0", "0.1", 0.0),
+        ("2,000", "1,500.0", 0.75),
+        ("1e308", "-1e308", 0.0),
+        ("4", "four", 0.0),
+    ],
+)
+def test_regression_scores_one_minus_the_relative_error(gold, answer, expected):
+    # 1e-9 below the fraction moves a result by less than 1e-9
+    assert accuracy("regression", gold, answer) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+@pytest.mark.parametrize("gold", [None, "", "<answer> </answer>"])
+def test_a_missing_gold_gives_no_verdict(problem_type, gold):
+    assert accuracy(problem_type, gold, "5") is None
+
+
+@pytest.mark.parametrize("problem_type", ["numerical", "regression"])
+def test_a_gold_that_is_no_number_gives_no_verdict(problem_type):
+    assert accuracy(problem_type, "a few", "5") is None
+
+
+# --- properties --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reward", [accuracy_reward, strict_accuracy_reward])
+@given(rows=rows, data=st.data())
+def test_any_rows_score_in_range_and_permute(reward, rows, data):
+    found = [reward(*map(list, zip(row, strict=True)))[0] for row in rows]
+    assert all(value is None or 0.0 <= value <= 1.0 for value in found)
+    order = data.draw(st.permutations(range(len(rows))))
+    assert reward(*map(list, zip(*(rows[i] for i in order), strict=True))) == [found[i] for i in order]
+
+
+@given(st.sampled_from(["multiple choice", "free-form"]), texts, texts)
+def test_choices_and_free_text_are_symmetric(problem_type, a, b):
+    a, b = a.replace("<", " ").strip() or "B", b.replace("<", " ").strip() or "B"
+    assert accuracy(problem_type, a, b) == pytest.approx(accuracy(problem_type, b, a), rel=0, abs=1e-12)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_plain_numbers_are_symmetric(a, b):
+    assert accuracy("numerical", str(a), str(b)) == accuracy("numerical", str(b), str(a))
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+@given(text=texts)
+def test_the_gold_itself_is_right(problem_type, text):
+    assert accuracy(problem_type, f"<answer>{text}</answer>", text) in (1.0, None) or "</answer>" in text
+
+
+@given(st.sampled_from(["multiple choice", "OCR", "free-form", "regression"]), texts, texts)
+def test_the_default_is_never_below_the_released_rule_where_both_see_numbers_or_text(problem_type, gold, answer):
+    # "10,00" is 1000 to the released rule and no number here, so only plain numbers are compared
+    if problem_type == "regression" and not re.fullmatch(r"-?\d+(\.\d+)?", f"{gold}{answer}"):
+        return
+    gold = f"<answer>{gold}</answer>"
+    default, released = (
+        accuracy(problem_type, gold, answer),
+        accuracy(problem_type, gold, answer, strict_accuracy_reward),
+    )
+    assert default is None or default >= released - 1e-9
+
+
+# --- the released rule -------------------------------------------------------------------------------------------
+
+
+def word_error_rate(gold: list[str], answer: list[str]) -> float:
+    """The textbook table of edit distances, divided by the number of words of the gold."""
+    row = list(range(len(answer) + 1))
+    for i, word in enumerate(gold, 1):
+        previous, row = row, [i]
+        for j, other in enumerate(answer, 1):
+            row.append(min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (word != other)))
+    return row[-1] / max(1, len(gold))
+
+
+def released_accuracy(completion: str, solution: str, problem_type: str) -> float:
+    """The table of PAPER.md, line by line; a missing answer is the empty string, infinity and NaN are no numbers."""
+
+    def number(text):
+        try:
+            value = float(text.replace(",", ""))
+        except ValueError:
+            return None
+        return value if math.isfinite(value) else None
+
+    answer, gold = extract_answer(completion) or "", extract_answer(solution) or ""
+    if problem_type == "multiple choice":
+        return 1.0 if answer == gold else 0.0
+    if problem_type == "OCR":
+        return min(1.0, max(0.0, 1 - word_error_rate(gold.split(), answer.split())))
+    if problem_type == "free-form":
+        scores = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(gold, answer)
+        return (scores["rouge1"].fmeasure + scores["rouge2"].fmeasure + scores["rougeL"].fmeasure) / 3
+    pred, true = number(answer), number(gold)
+    if pred is None or true is None:
+        return 0.0
+    if problem_type == "numerical":
+        if ("." in answer or "," in answer) != ("." in gold or "," in gold):
+            return 0.0
+        return 1.0 if round(pred, 2) == round(true, 2) else 0.0
+    return 1 - min(1, (abs(pred - true) + 1e-9) / (abs(true) + 1e-9))
+
+
+@settings(max_examples=300)
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+@given(completion=tagged, solution=tagged)
+def test_strict_agrees_with_the_released_rule(problem_type, completion, solution):
+    expected = released_accuracy(completion, solution, problem_type)
+    found = strict_accuracy_reward([completion], [solution], [problem_type])
+    assert found == [pytest.approx(expected, rel=0, abs=1e-12)]  # sums of three floats in another order
+
+
+@settings(max_examples=300)
+@pytest.mark.parametrize("problem_type", ["numerical", "regression"])
+@given(answer=numbers, gold=numbers)
+def test_strict_agrees_with_the_released_rule_on_numbers(problem_type, answer, gold):
+    completion, solution = f"<answer>{answer}</answer>", f"<answer>{gold}</answer>"
+    expected = released_accuracy(completion, solution, problem_type)
+    assert strict_accuracy_reward([completion], [solution], [problem_type]) == [
+        pytest.approx(expected, rel=0, abs=1e-12)
+    ]
+
+
+def test_strict_keeps_the_released_oddities():
+    assert accuracy("numerical", "<answer>1000</answer>", "1,000", strict_accuracy_reward) == 0.0
+    assert accuracy("numerical", "<answer>3</answer>", "3.0", strict_accuracy_reward) == 0.0
+    assert accuracy("multiple choice", "<answer>B</answer>", "b", strict_accuracy_reward) == 0.0
+    assert accuracy("regression", "<answer>0</answer>", "0", strict_accuracy_reward) == 0.0
+    assert accuracy("multiple choice", None, "B", strict_accuracy_reward) is None
+
+
+@given(texts, texts)
+def test_rouge_of_huge_answers_is_rouge_scores_own(gold, answer):
+    scores = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(gold, answer)
+    expected = sum(score.fmeasure for score in scores.values()) / 3
+    assert answers._long_rouge(gold, answer) == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_a_huge_free_text_is_cut_off_at_eight_times_the_gold():
+    gold = "red blue " * 500  # 4,500 characters
+    assert accuracy("free-form", gold, "red blue " * 3900) > 0.2  # 35,100; 2 * 1000 / 8800 in each measure
+    assert accuracy("free-form", gold, "red blue " * 4100) == 0.0  # 36,900 > 8 * 4,499
+
+
+# --- huge answers ------------------------------------------------------------------------------------------------
+
+
+def count_lines(function) -> int:
+    """How many lines of Python run: a clock that load does not move."""
+    lines = 0
+
+    def trace(frame, event, argument):
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.mark.parametrize("reward", [accuracy_reward, strict_accuracy_reward])
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+@pytest.mark.parametrize("gold_grows", [False, True])
+def test_work_grows_no_faster_than_the_texts(gold_grows, reward, problem_type):
+    def work(num_words):
+        answer = " ".join(f"w{i % 50}" for i in range(num_words))
+        gold = " ".join(f"w{i % 7}" for i in range(num_words if gold_grows else 5))
+        return count_lines(lambda: accuracy(problem_type, f"<answer>{gold}</answer>", answer, reward))
+
+    work(700)  # fills the cache of stems
+    assert work(2_800) <= 4.1 * work(700) + 100
