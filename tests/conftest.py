@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import files  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
@@ -60,3 +61,16 @@ def media(tmp_path_factory):
     image = folder / "image.png"
     Image.fromarray(tiny.colour_frames(9)[0]).save(image)
     return {"videos": videos, "image": str(image), "folder": folder}
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """Makes each kind of video once: `videos("h264.mp4")` is its path."""
+    folder, made = tmp_path_factory.mktemp("media"), {}
+
+    def make(name):
+        if name not in made:
+            made[name] = files.write(folder / name, **files.KINDS[name])
+        return made[name]
+
+    return make

@@ -287,6 +287,30 @@ def test_evaluation_logs_the_temporal_metrics(models, media, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_streamed_dataset_trains(models, media, tmp_path):
+    rows = [row("a?", video=media["videos"][0]), row("b?", image=media["image"]), row("c?")]
+    stream = datasets.Dataset.from_list(rows).to_iterable_dataset()
+    tgrpo = trainer(models(), stream, tmp_path, max_steps=3)
+    tgrpo.train()
+    assert len(logged(tgrpo, "loss")) == 3 and len(logged(tgrpo, "temporal/gap")) == 1
+
+
+@pytest.mark.slow
+def test_completions_are_logged_with_prompts_rewards_and_advantages(models, media, tmp_path):
+    import pandas
+
+    rows = [row("a?", video=media["videos"][0])]
+    trainer(
+        models(), rows, tmp_path, Scripted([1, 0, 0, 0], [0, 0]), log_completions=True, temporal_bonus="advantage"
+    ).train()
+    table = pandas.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
+    assert table["temporal_reward"].tolist() == pytest.approx([0.3, 0, 0, 0])
+    base = advantages([1.0, 0, 0, 0])
+    assert table["advantage"].tolist() == pytest.approx([base[0] + 0.3, *base[1:]], abs=1e-5)
+    assert table["prompt"][0][0]["content"][0]["type"] == "video"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"])
 def test_every_loss_type_trains_on_video(models, media, tmp_path, loss_type):
     rows = [row(video=media["videos"][0])]
@@ -660,7 +684,10 @@ def test_rewards_and_gradients_equal_those_of_grpo_trainer_without_video(models,
     ours = trainer(tiny_model, rows, tmp_path / "ours", **settings)
     ours.train()
     arguments = config(tmp_path / "theirs", **settings)
-    fields = {name: getattr(arguments, name) for name in (*list(settings)[:-1], "num_generations", "learning_rate", "loss_type")}
+    fields = {
+        name: getattr(arguments, name)
+        for name in (*list(settings)[:-1], "num_generations", "learning_rate", "loss_type")
+    }
     theirs = GRPOTrainer(
         tiny_model.path,
         parity,

@@ -13,7 +13,8 @@ import av
 import datasets
 from datasets.utils import tqdm
 
-from .video import MediaError, VideoError, _open, _video_stream, load_image, load_video
+from .decode import open_container, video_stream
+from .video import MediaError, VideoError, load_image, load_video
 
 
 logger = logging.getLogger(__name__)
@@ -195,8 +196,8 @@ def _first_frame(file: dict[str, Any]) -> None:
     """Decodes the first frame of a video; `VideoError` if there is none."""
     name, data = file.get("path") or "bytes", file.get("bytes")
     try:
-        with _open(name if data is None else data) as container:
-            stream = _video_stream(container, name)
+        with open_container(name if data is None else data) as container:
+            stream = video_stream(container, name)
             stream.codec_context.thread_count = 1  # the pool's threads are enough
             if next(container.decode(stream), None) is None:
                 raise VideoError(name, "no frame decodes")

@@ -81,15 +81,15 @@ class TGRPOTrainer(GRPOTrainer):
     Example:
 
     ```python
-    >>> from videor1_trl import TGRPOConfig, TGRPOTrainer, accuracy_reward, format_reward, load_video_r1
+    from videor1_trl import TGRPOConfig, TGRPOTrainer, accuracy_reward, format_reward, load_video_r1
 
-    >>> trainer = TGRPOTrainer(
-    ...     model="Qwen/Qwen2.5-VL-7B-Instruct",
-    ...     reward_funcs=[accuracy_reward, format_reward],
-    ...     args=TGRPOConfig("qwen-tgrpo"),
-    ...     train_dataset=load_video_r1("Video-R1-260k.json"),
-    ... )
-    >>> trainer.train()
+    trainer = TGRPOTrainer(
+        model="Qwen/Qwen2.5-VL-7B-Instruct",
+        reward_funcs=[accuracy_reward, format_reward],
+        args=TGRPOConfig("qwen-tgrpo"),
+        train_dataset=load_video_r1("Video-R1-260k.json"),
+    )
+    trainer.train()
     ```
 
     Args:

@@ -1,0 +1,116 @@
+"""What a user gets: the wheel, its import, and a README whose Python runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import tiny
+
+import videor1_trl
+from videor1_trl import TGRPOConfig
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return next(out.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_package_its_type_marker_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "videor1_trl",
+        f"videor1_trl-{videor1_trl.__version__}.dist-info",
+    }
+    modules = {path.name for path in (ROOT / "src" / "videor1_trl").glob("*.py")}
+    assert {Path(name).name for name in names if name.startswith("videor1_trl/")} == modules | {"py.typed"}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_wheel_imports_outside_the_checkout(wheel, tmp_path):
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True, timeout=300)
+    code = "import videor1_trl; print(videor1_trl.__file__, videor1_trl.TGRPOTrainer.__name__)"
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(target / "videor1_trl" / "__init__.py"), "TGRPOTrainer"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_python_of_the_readme_runs(block, models, media, tmp_path, monkeypatch):
+    """As it stands, but for the model's name and the settings that a 7 B recipe needs on a CPU in seconds."""
+    (tmp_path / "data").mkdir()
+    records = [
+        {
+            "problem_id": index,
+            "problem": "Which way?",
+            "data_type": "video",
+            "problem_type": "multiple choice",
+            "options": ["A. left", "B. right"],
+            "solution": "<answer>A</answer>",
+            "path": f"./{index}.mp4",
+        }
+        for index in range(2)
+    ]
+    for index in range(2):
+        tiny.write_mp4(tmp_path / "data" / f"{index}.mp4", tiny.colour_frames(index))
+    (tmp_path / "data" / "train.json").write_text(json.dumps(records))
+    monkeypatch.chdir(tmp_path)
+    small = "bf16=False, use_cpu=True, report_to='none', max_completion_length=6, max_steps=1, video_max_pixels=1568, "
+    code = block.replace("Qwen/Qwen2.5-VL-3B-Instruct", models().path)
+    code = code.replace("per_device_train_batch_size=8", small + "per_device_train_batch_size=8")
+    assert small in code
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["trainer"].state.global_step == 1
+
+
+def test_readme_names_every_field_of_the_config_and_every_metric():
+    from trl import GRPOConfig
+
+    own = set(TGRPOConfig.__dataclass_fields__) - set(GRPOConfig.__dataclass_fields__)
+    assert not {name for name in own if f"`{name}`" not in README}
+    source = (ROOT / "src" / "videor1_trl" / "trainer.py").read_text()
+    metrics = set(re.findall(r'"((?:temporal|video)/\w+)"', source))
+    assert len(metrics) == 6
+    assert not {name for name in metrics if f"`{name}`" not in README}
+
+
+def test_readme_names_no_file_that_is_not_there():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links and not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_readme_and_constraints_name_the_same_versions():
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    section = README.split("## Versions")[1]
+    named = dict(re.findall(r"(\w+) (\d+\.\d+\.\d+)", section))
+    assert len(named) == 8
+    assert all(pins[name] == version for name, version in named.items())
+
+
+def test_public_names_are_documented():
+    public = [name for name in vars(videor1_trl) if not name.startswith("_")]
+    undocumented = [
+        name for name in public if callable(getattr(videor1_trl, name)) and not getattr(videor1_trl, name).__doc__
+    ]
+    assert not undocumented
