@@ -8,7 +8,7 @@ import trl
 from trl import GRPOTrainer
 
 from videor1_trl import TGRPOTrainer
-from videor1_trl.trainer import HOOKS, check_parent
+from videor1_trl.checks import HOOKS, check_parent
 
 
 @pytest.mark.parametrize("name, expected", HOOKS.items())

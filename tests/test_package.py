@@ -89,7 +89,7 @@ def test_readme_names_every_field_of_the_config_and_every_metric():
 
     own = set(TGRPOConfig.__dataclass_fields__) - set(GRPOConfig.__dataclass_fields__)
     assert not {name for name in own if f"`{name}`" not in README}
-    source = (ROOT / "src" / "videor1_trl" / "trainer.py").read_text()
+    source = "".join((ROOT / "src" / "videor1_trl" / name).read_text() for name in ("trainer.py", "temporal.py"))
     metrics = set(re.findall(r'"((?:temporal|video)/\w+)"', source))
     assert len(metrics) == 6
     assert not {name for name in metrics if f"`{name}`" not in README}

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tiny import FAMILIES, build
 
 from videor1_trl.families import EncodedPrompt, cannot_share
-from videor1_trl.shared_prefix import distinct, pack, visible
-from videor1_trl.trainer import regrouped
+from videor1_trl.shared_prefix import distinct, pack, regrouped, visible
 
 
 def prompts_of(tgrpo, media):

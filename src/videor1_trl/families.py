@@ -210,6 +210,20 @@ def collate_token_types(prompts: list[EncodedPrompt]) -> dict[str, list[list[int
     return {key: [prompt.token_types.get(key) or [0] * len(prompt.input_ids) for prompt in prompts] for key in keys}
 
 
+def padded_inputs(prompts: list[EncodedPrompt], length: int, num_completion: int) -> dict[str, torch.Tensor]:
+    """
+    Media and token types of B rows, as the model takes them beside padded tokens (B, `length`): prompts end where the
+    last `num_completion` columns begin.
+    """
+    inputs = collate_features(prompts)
+    end = length - num_completion
+    for key, values in collate_token_types(prompts).items():
+        inputs[key] = torch.zeros(len(prompts), length, dtype=torch.long)
+        for row, value in enumerate(values):
+            inputs[key][row, end - len(value) : end] = torch.tensor(value)
+    return inputs
+
+
 def placeholder_token_ids(model: PreTrainedModel, processor: Any) -> list[int]:
     """
     Ids of the visual placeholder tokens, read from the config, the processor and the tokenizer, sorted.

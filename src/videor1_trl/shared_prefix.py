@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from trl.trainer.utils import split_tensor_dict
 
 from .families import (
     EncodedPrompt,
@@ -215,3 +216,26 @@ def prefilled_once(model: Any, rows: list[EncodedPrompt]) -> Iterator[None]:
         yield
     finally:
         del model.generate
+
+
+def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    The same micro-batches' rows, cut anew with the rows of a prompt beside each other, prompts in the order in which
+    they first came: where TRL has shuffled rows, their prompts end up shuffled instead.
+
+    Args:
+        batches (`list[dict]`): of equal size; tensors and lists with one entry per row, `encoded` among them, or scalars.
+    """
+    rows = [encoded for batch in batches for encoded in batch["encoded"]]
+    _, owners = distinct(rows)
+    order = sorted(range(len(rows)), key=owners.__getitem__)  # stable
+    whole: dict[str, Any] = {}
+    for key, value in batches[0].items():
+        if isinstance(value, torch.Tensor) and value.ndim:
+            whole[key] = torch.cat([batch[key] for batch in batches])[order]
+        elif isinstance(value, list):
+            flat = [each for batch in batches for each in batch[key]]
+            whole[key] = [flat[index] for index in order]
+        else:
+            whole[key] = value
+    return split_tensor_dict(whole, len(batches))

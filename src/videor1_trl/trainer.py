@@ -2,61 +2,40 @@
 
 import contextlib
 import functools
-import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import trl
 from accelerate.logging import get_logger
-from accelerate.utils import gather, gather_object, is_peft_model
-from datasets import Dataset
-from PIL import Image
+from accelerate.utils import gather, gather_object
 from transformers import PreTrainedModel
-from transformers.video_utils import VideoMetadata
 from trl import GRPOTrainer
-from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable, nanstd, split_tensor_dict
+from trl.chat_template_utils import parse_response
+from trl.trainer.utils import get_callable_name, get_config_model_id
 
 from .batch import BatchLoader, Row
+from .checks import accuracy_index, check_arguments, check_parent, media_kinds, warn_of_checkpoints_within_a_cycle
 from .config import TGRPOConfig
 from .contrast import shuffle_frames
+from .dummies import dummy_prompt, with_rows_below
 from .families import (
     EncodedPrompt,
     cannot_share,
     collate_features,
     collate_token_types,
     correct_positions,
-    encode_prompt,
+    padded_inputs,
     placeholder_token_ids,
-    takes_videos,
 )
 from .media import MEDIA_COLUMNS, undecoded
 from .rewards import get_temporal_reward, temporal_reward
-from .shared_prefix import distinct, packed_call, prefilled_once
+from .shared_prefix import distinct, packed_call, prefilled_once, regrouped
+from .temporal import TemporalReward, group_bonuses, rollouts, temporal_metrics
 from .video import load_video
 
 
 logger = get_logger(__name__)
-
-# The parent's private methods overridden below, with the parameters they had in TRL 1.16 (canary: tests/test_hooks.py)
-HOOKS = {
-    "_set_signature_columns_if_needed": "self",
-    "_prepare_inputs": "self generation_batch",
-    "_generate_and_score_completions": "self inputs",
-    "_tokenize_prompts": "self prompts",
-    "_generate_single_turn": "self prompt_ids images multimodal_fields num_generations has_tool_images",
-    "_calculate_rewards": "self inputs prompts completions completion_ids_list",
-    "_get_per_token_logps_and_entropies": "self model input_ids attention_mask logits_to_keep batch_size "
-    "compute_entropy compute_aux_loss pixel_values image_grid_thw num_images pixel_attention_mask spatial_shapes "
-    "num_tiles image_sizes token_type_ids mm_token_type_ids image_position_ids",
-    "_compute_loss": "self model inputs",
-    "_load_from_checkpoint": "self resume_from_checkpoint model",
-    "_load_best_model": "self",
-}
-
-
-TemporalReward = Callable[..., Sequence[float | None]]
 
 
 class TGRPOTrainer(GRPOTrainer):
@@ -161,8 +140,8 @@ class TGRPOTrainer(GRPOTrainer):
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = TGRPOConfig(f"{name.split('/')[-1]}-T-GRPO")
         reward_funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
-        _check_arguments(model, args, kwargs)
-        self._accuracy_index = _accuracy_index(reward_funcs, args.accuracy_reward_name)
+        check_arguments(model, args, kwargs)
+        self._accuracy_index = accuracy_index(reward_funcs, args.accuracy_reward_name)
         if temporal_reward_func is temporal_reward:
             temporal_reward_func = get_temporal_reward(args.temporal_alpha, args.temporal_mu, args.temporal_threshold)
         self.temporal_reward_func: Any = temporal_reward_func
@@ -181,7 +160,7 @@ class TGRPOTrainer(GRPOTrainer):
             processing_class,
             **kwargs,
         )
-        self._media_kinds = self._check_processor()
+        self._media_kinds = media_kinds(self.train_dataset, self.eval_dataset, self.processing_class)
         if temporal_reward_func is not None:
             self._add_temporal_column()
         for each in (self.model, self.ref_model):
@@ -189,7 +168,7 @@ class TGRPOTrainer(GRPOTrainer):
                 correct_positions(each)
         self._restrict_sampling()
         self._share_prefix = args.share_prefix and self._can_share_prefix()
-        self._warn_of_checkpoints_within_a_cycle()
+        warn_of_checkpoints_within_a_cycle(args)
         self.batch_loader = BatchLoader(
             self.processing_class,
             video_loader,
@@ -211,27 +190,6 @@ class TGRPOTrainer(GRPOTrainer):
             on_bad_video=args.on_bad_video,
             seed=args.seed,
         )
-
-    def _check_processor(self) -> set[str]:
-        """
-        The kinds of media in the data, `"video"` and `"image"`; both where a streamed dataset does not tell.
-
-        A dataset with videos needs a processor that takes them: said before the first step, not in it.
-        """
-        datasets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
-        kinds = set()
-        for name, dataset in {"train_dataset": self.train_dataset, **datasets}.items():
-            for kind in ("video", "image"):
-                column = next((c for c in (kind, kind + "s") if _may_hold_media(dataset, c)), None)
-                if column is None:
-                    continue
-                kinds.add(kind)
-                if kind == "video" and isinstance(dataset, Dataset) and not takes_videos(self.processing_class):
-                    raise ValueError(
-                        f"{name} has a column {column!r}, but the model's {type(self.processing_class).__name__} "
-                        "takes no videos. Use a video-language model such as Qwen2.5-VL, or remove the column."
-                    )
-        return kinds
 
     def _add_temporal_column(self) -> None:
         """
@@ -274,16 +232,6 @@ class TGRPOTrainer(GRPOTrainer):
             logger.warning(f"Each row computes its prompt anew (share_prefix=False): {reason}.")
         return reason is None
 
-    def _warn_of_checkpoints_within_a_cycle(self) -> None:
-        args = self.args
-        cycle = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
-        if args.save_strategy == "steps" and cycle > 1 and args.save_steps % cycle:
-            logger.warning(
-                f"save_steps ({args.save_steps:g}) is no multiple of the {cycle} optimizer steps that share a batch of "
-                "rollouts. A run resumed from such a checkpoint makes new rollouts for the rest of the batch, so its "
-                "losses differ from those of an uninterrupted run."
-            )
-
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *MEDIA_COLUMNS]))
@@ -295,6 +243,9 @@ class TGRPOTrainer(GRPOTrainer):
             self._buffered_inputs = regrouped(self._buffered_inputs)
             inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
         return inputs
+
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
 
     def _num_generations(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
@@ -342,9 +293,8 @@ class TGRPOTrainer(GRPOTrainer):
         output["completion_mask"][torch.tensor(skipped, device=output["completion_mask"].device)] = 0
         mask = output["completion_mask"] * output.get("tool_mask", 1)
         output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
-        mode = "train" if self.model.training else "eval"
         count = self.accelerator.gather(torch.tensor(sum(skipped), device=self.accelerator.device)).sum().item()
-        self._metrics[mode]["video/skipped_rows"].append(count)
+        self._metrics[self._mode()]["video/skipped_rows"].append(count)
         for row in {row.group: row for row in self._batch if row.error is not None}.values():
             logger.warning(f"Skipped (on_bad_video='skip'): {row.error}")
 
@@ -376,19 +326,30 @@ class TGRPOTrainer(GRPOTrainer):
         skipped = torch.tensor([row.error is not None for row in self._batch], device=device)
         rewards_per_func[gather(skipped)] = torch.nan
         if self.temporal_reward_func is not None:
-            contrast = self._contrast_accuracies(prompts)  # (B,), NaN where a row owns no contrast rollout
+            contrast = gather(self._contrast_accuracies(prompts))  # (W * B,), NaN where a row owns no contrast rollout
             accuracies = rewards_per_func[:, self._accuracy_index]
-            bonuses = self._temporal_bonuses(prompts, completions, completion_ids_list, accuracies, gather(contrast))
-            self._log_temporal(rewards_per_func, bonuses, gather(contrast))
-            rewards_per_func[:, -1] = bonuses
-            self._bonuses = bonuses
+            bonuses = self._temporal_bonuses(prompts, completions, completion_ids_list, accuracies, contrast)
+            found = temporal_metrics(
+                rewards_per_func[:, :-1],
+                self.reward_weights[:-1].to(device),
+                accuracies,
+                contrast,
+                bonuses,
+                size=self._num_generations(),
+                scale_rewards=self.scale_rewards,
+                in_reward=self.args.temporal_bonus == "reward",
+            )
+            for metric, value in found.items():
+                self._metrics[self._mode()][metric].append(value)
+            rewards_per_func[:, -1] = self._bonuses = bonuses
         return rewards_per_func
 
     def _contrast_accuracies(self, prompts: list) -> torch.Tensor:
         """The accuracy function on this rank's contrast completions; (B,) float32, NaN for rows without one."""
         owners = [index for index, row in enumerate(self._batch) if row.contrast is not None]
-        texts = self.processing_class.batch_decode(self._contrast_completion_ids, skip_special_tokens=True)
-        self._contrast_completions = [[{"role": "assistant", "content": text}] for text in texts]
+        self._contrast_completions = self._messages(
+            self._contrast_completion_ids, [self._batch[index].encoded.input_ids for index in owners]
+        )
         accuracies = torch.full((len(self._batch),), torch.nan, device=self.accelerator.device)
         if not owners:
             return accuracies
@@ -407,6 +368,15 @@ class TGRPOTrainer(GRPOTrainer):
         accuracies[owners] = torch.tensor(values, dtype=torch.float32, device=accuracies.device)
         return accuracies
 
+    def _messages(self, completion_ids: list[list[int]], prompt_ids: list[list[int]]) -> list[list[dict]]:
+        """Completions as messages, decoded as the parent decodes the ordered ones."""
+        parses = any(getattr(self._tokenizer, name, None) for name in ("response_template", "response_schema"))
+        if parses:
+            pairs = zip(completion_ids, prompt_ids, strict=True)
+            return [[parse_response(self._tokenizer, ids, prefix=prompt)] for ids, prompt in pairs]
+        texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+        return [[{"role": "assistant", "content": text}] for text in texts]
+
     def _temporal_bonuses(
         self, prompts: list, completions: list, completion_ids: list, accuracies: torch.Tensor, contrast: torch.Tensor
     ) -> torch.Tensor:
@@ -420,88 +390,21 @@ class TGRPOTrainer(GRPOTrainer):
         Returns:
             `torch.Tensor` of shape (W * B,), NaN where no temporal reward applies.
         """
-        rollouts = self._gathered_rollouts(prompts, completions, completion_ids)
-        size = self._num_generations()
-        bonuses = torch.zeros_like(accuracies)
-        for start in range(0, len(accuracies), size):
-            group = rollouts[start : start + size]
-            owner, columns = group[0]["rank"], group[0]["columns"]
-            if owner != self.accelerator.process_index:
-                continue
-            values = _floats(contrast[start : start + size])
-            owned = [value for value, row in zip(values, group, strict=True) if "contrast" in row]
-            if not group[0]["has_contrast"] or all(value is None for value in owned):
-                bonuses[start : start + size] = torch.nan
-                continue
-            pairs = [row["contrast"] for row in group if "contrast" in row]
-            result = self.temporal_reward_func(
-                _floats(accuracies[start : start + size]),
-                owned,
-                **{
-                    **columns,
-                    "completions": [row["completion"] for row in group],
-                    "completion_ids": [row["completion_ids"] for row in group],
-                    "contrast_completions": [completion for completion, _ in pairs],
-                    "contrast_completion_ids": [ids for _, ids in pairs],
-                },
-            )
-            if len(result) != size:
-                raise ValueError(
-                    f"The temporal reward function {self.reward_func_names[-1]!r} returned {len(result)} bonuses for a "
-                    f"group of {size} ordered rollouts. It must return one per ordered rollout."
-                )
-            values = [torch.nan if value is None else value for value in result]
-            bonuses[start : start + size] = torch.tensor(values, dtype=bonuses.dtype)
-        # Only one rank wrote each group, the others left zeros
-        return self.accelerator.reduce(bonuses, reduction="sum")
-
-    def _gathered_rollouts(self, prompts: list, completions: list, completion_ids: list) -> list[dict[str, Any]]:
-        """What the temporal reward gets to see of every row of all ranks; columns travel once per group and rank."""
-        contrast = iter(zip(self._contrast_completions, self._contrast_completion_ids, strict=True))
-        rollouts, seen = [], set()
-        for row, prompt, completion, ids in zip(self._batch, prompts, completions, completion_ids, strict=True):
-            rollout = {
-                "rank": self.accelerator.process_index,
-                "has_contrast": row.has_contrast,
-                "completion": completion,
-                "completion_ids": ids,
-                "columns": None if row.group in seen else {**row.inputs, "prompt": prompt},
-            }
-            seen.add(row.group)
-            if row.contrast is not None:
-                rollout["contrast"] = next(contrast)
-            rollouts.append(rollout)
-        return gather_object(rollouts)
-
-    def _log_temporal(self, rewards_per_func: torch.Tensor, bonuses: torch.Tensor, contrast: torch.Tensor) -> None:
-        """Log how well the ordered and the contrast rollouts did, and how far the bonuses (W * B,) move the advantages."""
-        applies = ~torch.isnan(bonuses)
-        if not applies.any():
-            return
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        accuracy = rewards_per_func[applies, self._accuracy_index].nanmean().item()
-        contrast_accuracy = contrast.nanmean().item()
-        metrics["temporal/accuracy"].append(accuracy)
-        metrics["temporal/contrast_accuracy"].append(contrast_accuracy)
-        metrics["temporal/gap"].append(accuracy - contrast_accuracy)
-        metrics["temporal/bonus_rate"].append((bonuses[applies] > 0).float().mean().item())
-        moved = bonuses
-        if self.args.temporal_bonus == "reward":
-            others = (rewards_per_func * self.reward_weights.to(bonuses.device)).nansum(dim=1)
-            rewards = torch.where(torch.isnan(rewards_per_func[:, :-1]).all(dim=1), torch.nan, others)
-            with_bonus = rewards + self.reward_weights[-1].item() * bonuses.nan_to_num(nan=0.0)
-            moved = self._standardised(with_bonus) - self._standardised(rewards)
-        metrics["temporal/effect"].append(moved[applies].abs().nanmean().item())
-
-    def _standardised(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Advantages (W * B,) of these rewards, as the parent computes them."""
-        grouped = rewards.view(-1, self._num_generations())
-        advantages = grouped - torch.nanmean(grouped, dim=1, keepdim=True)
-        if self.scale_rewards == "group" and grouped.shape[1] > 1:
-            advantages = advantages / (nanstd(grouped, dim=1, keepdim=True) + 1e-4)
-        elif self.scale_rewards == "batch":
-            advantages = advantages / (nanstd(rewards) + 1e-4)
-        return advantages.flatten()
+        rank = self.accelerator.process_index
+        local = rollouts(
+            self._batch,
+            prompts,
+            completions,
+            completion_ids,
+            self._contrast_completions,
+            self._contrast_completion_ids,
+            rank,
+        )
+        name, size = self.reward_func_names[-1], self._num_generations()
+        bonuses = group_bonuses(
+            self.temporal_reward_func, name, gather_object(local), accuracies, contrast, size, rank
+        )
+        return self.accelerator.reduce(bonuses, reduction="sum")  # only one rank wrote each group
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -520,7 +423,9 @@ class TGRPOTrainer(GRPOTrainer):
             rows = slice(start, start + batch_size)
             encoded = self._encoded[rows]
             dummies = self._dummy_rows(encoded)
-            ids, mask = self._with_dummies(dummies, input_ids[rows], attention_mask[rows], logits_to_keep)
+            ids, mask = with_rows_below(
+                input_ids[rows], attention_mask[rows], dummies, logits_to_keep, self._tokenizer.pad_token_id
+            )
             logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
                 self._model_call(model, encoded + dummies, ids, mask, logits_to_keep),
                 ids,
@@ -544,43 +449,13 @@ class TGRPOTrainer(GRPOTrainer):
         return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
 
     def _dummy_rows(self, rows: list[EncodedPrompt]) -> list[EncodedPrompt]:
-        """
-        A small prompt for each kind of media that these rows lack and other ranks may have, where a rank that calls the
-        vision tower less often than the others would make all of them hang (ZeRO-3, FSDP). Its outputs are dropped.
-        """
+        """A dummy for each kind of media that these rows lack and those of other ranks may have, where that matters."""
         if not self._calls_must_match():
             return []
-        present = {kind for row in rows for kind in row.kinds}
-        return [self._dummy(kind) for kind in sorted(self._media_kinds - present)]
-
-    def _dummy(self, kind: str) -> EncodedPrompt:
-        if kind not in self._dummies:
-            black = torch.zeros(2, 3, 56, 56, dtype=torch.uint8)
-            clip = VideoMetadata(total_num_frames=2, fps=1.0, duration=2.0, frames_indices=[0, 1])
-            self._dummies[kind] = encode_prompt(
-                self.processing_class,
-                [{"role": "user", "content": [{"type": kind}]}],
-                [(black, clip)] if kind == "video" else [],
-                [Image.new("RGB", (56, 56))] if kind == "image" else [],
-                **self.batch_loader.encode_settings,
-            )
-        return self._dummies[kind]
-
-    def _with_dummies(
-        self, dummies: list[EncodedPrompt], input_ids: torch.Tensor, attention_mask: torch.Tensor, num_completion: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows (B, P + C) and, below them, the dummies with one completion token, so that they have a gradient."""
-        if not dummies:
-            return input_ids, attention_mask
-        prompts = [input_ids.new_tensor(dummy.input_ids) for dummy in dummies]
-        widest = max(input_ids.shape[1] - num_completion, *map(len, prompts))
-        left = widest + num_completion - input_ids.shape[1]
-        ids = torch.nn.functional.pad(input_ids, (left, 0, 0, len(dummies)), value=self._tokenizer.pad_token_id)
-        mask = torch.nn.functional.pad(attention_mask, (left, 0, 0, len(dummies)))
-        for row, prompt in enumerate(prompts, start=len(input_ids)):
-            ids[row, widest - len(prompt) : widest] = prompt
-            mask[row, widest - len(prompt) : widest + 1] = 1
-        return ids, mask
+        missing = self._media_kinds.difference(*(row.kinds for row in rows))
+        for kind in missing - self._dummies.keys():
+            self._dummies[kind] = dummy_prompt(kind, self.processing_class, self.batch_loader.encode_settings)
+        return [self._dummies[kind] for kind in sorted(missing)]
 
     def _model_call(
         self, model: Any, rows: list[EncodedPrompt], ids: torch.Tensor, mask: torch.Tensor, num_completion: int
@@ -588,7 +463,8 @@ class TGRPOTrainer(GRPOTrainer):
         """The model with the rows' media, for the parent to call with its padded rows (B, P + C)."""
         bidirectional = any("token_type_ids" in row.token_types for row in rows)  # Gemma 3: images see ahead
         if not self._share_prefix or bidirectional:
-            return functools.partial(model, **self._model_inputs(rows, ids.shape[1], num_completion))
+            inputs = padded_inputs(rows, ids.shape[1], num_completion)
+            return functools.partial(model, **{key: value.to(ids.device) for key, value in inputs.items()})
         return packed_call(
             model,
             self.accelerator.unwrap_model(model),
@@ -597,17 +473,6 @@ class TGRPOTrainer(GRPOTrainer):
             mask[:, -num_completion:],
             self._tokenizer.pad_token_id,
         )
-
-    def _model_inputs(self, rows: list[EncodedPrompt], length: int, num_completion: int) -> dict[str, torch.Tensor]:
-        """The media and token types of the rows, as the model takes them beside `length` = P + C padded tokens."""
-        inputs = collate_features(rows)
-        for key, values in collate_token_types(rows).items():
-            padded = torch.zeros(len(rows), length, dtype=torch.long)
-            for index, value in enumerate(values):
-                end = length - num_completion
-                padded[index, end - len(value) : end] = torch.tensor(value)
-            inputs[key] = padded
-        return {key: value.to(self.accelerator.device, non_blocking=True) for key, value in inputs.items()}
 
     def _compute_loss(self, model, inputs):
         self._encoded = inputs["encoded"]
@@ -624,91 +489,3 @@ class TGRPOTrainer(GRPOTrainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(self.model, PreTrainedModel):
             return super()._load_best_model()
         self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-def check_parent() -> None:
-    """
-    Raises:
-        `ImportError`: a private method of the installed `GRPOTrainer` differs from the one overridden here.
-    """
-    for name, expected in HOOKS.items():
-        method = getattr(GRPOTrainer, name, None)
-        found = " ".join(inspect.signature(method).parameters) if method else "nothing"
-        if found != expected:
-            raise ImportError(
-                f"videor1_trl overrides GRPOTrainer.{name}({expected.replace(' ', ', ')}), but TRL {trl.__version__} "
-                f"has {found.replace(' ', ', ')}. Install a tested version: pip install 'trl>=1.16,<1.17'."
-            )
-
-
-def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """
-    The same micro-batches' rows, cut anew with the rows of a prompt beside each other, prompts in the order in which
-    they first came: where TRL has shuffled rows, their prompts end up shuffled instead.
-
-    Args:
-        batches (`list[dict]`): of equal size; tensors and lists with one entry per row, `encoded` among them, or scalars.
-    """
-    rows = [encoded for batch in batches for encoded in batch["encoded"]]
-    _, owners = distinct(rows)
-    order = sorted(range(len(rows)), key=owners.__getitem__)  # stable
-    whole: dict[str, Any] = {}
-    for key, value in batches[0].items():
-        if isinstance(value, torch.Tensor) and value.ndim:
-            whole[key] = torch.cat([batch[key] for batch in batches])[order]
-        elif isinstance(value, list):
-            flat = [each for batch in batches for each in batch[key]]
-            whole[key] = [flat[index] for index in order]
-        else:
-            whole[key] = value
-    return split_tensor_dict(whole, len(batches))
-
-
-def _check_arguments(model: Any, args: TGRPOConfig, kwargs: dict[str, Any]) -> None:
-    """Refuse what cannot work before any weights are loaded."""
-    if not isinstance(args, TGRPOConfig):
-        raise TypeError(f"args is a {type(args).__name__}; TGRPOTrainer needs a TGRPOConfig.")
-    for name in ("tools", "rollout_func", "environment_factory"):
-        if kwargs.get(name):
-            raise NotImplementedError(
-                f"{name} is not supported: TRL makes its rollouts without the videos. Use GRPOTrainer for text, or "
-                "override TGRPOTrainer._generate_single_turn."
-            )
-    in_memory = (
-        isinstance(model, PreTrainedModel) and not is_peft_model(model) and not get_config_model_id(model.config)
-    )
-    if in_memory and args.beta != 0.0 and kwargs.get("peft_config") is None:
-        raise ValueError(
-            f"beta={args.beta} needs a reference model, which TRL loads from the path in the model's config, but this "
-            "model was built in memory. Save it and its processor and pass the folder, pass a peft_config, or set "
-            "beta=0.0."
-        )
-
-
-def _accuracy_index(reward_funcs: list[Any], name: str | None) -> int:
-    """Index of the reward function that says which rollouts are correct."""
-    names = [
-        get_callable_name(f) if callable(f) and not isinstance(f, torch.nn.Module) else str(f) for f in reward_funcs
-    ]
-    if name is not None and name not in names:
-        raise ValueError(f"accuracy_reward_name ({name!r}) is none of the reward functions: {', '.join(names)}.")
-    index = 0 if name is None else names.index(name)
-    function = reward_funcs[index]
-    if not callable(function) or isinstance(function, torch.nn.Module) or is_async_callable(function):
-        raise NotImplementedError(
-            f"The accuracy must be a plain function, but reward_funcs[{index}] is {names[index]!r}. Put an accuracy "
-            "function first or name one in accuracy_reward_name."
-        )
-    return index
-
-
-def _may_hold_media(dataset: Any, column: str) -> bool:
-    """Whether the column is there and filled anywhere; a streamed dataset may hold anything."""
-    if not isinstance(dataset, Dataset):
-        return dataset is not None
-    return column in dataset.column_names and dataset.data.column(column).null_count < len(dataset.data)
-
-
-def _floats(values: torch.Tensor) -> list[float | None]:
-    """A float32 vector as the floats it was made from (0.8, not 0.800000012), NaN as `None`."""
-    return [None if value != value else round(value, 6) for value in values.tolist()]

@@ -1,0 +1,56 @@
+"""
+Dummy rows that let a rank call the vision tower as often as the others, where a rank that calls it less often would make
+all of them hang: ZeRO-3 and FSDP gather parameters layer by layer, on all ranks at once.
+"""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers.video_utils import VideoMetadata
+
+from .families import EncodedPrompt, encode_prompt
+
+
+def dummy_prompt(kind: str, processor: Any, encode_settings: dict[str, Any]) -> EncodedPrompt:
+    """A prompt of nothing but a small black video (two frames) or image; `kind` is `"video"` or `"image"`."""
+    black = torch.zeros(2, 3, 56, 56, dtype=torch.uint8)
+    clip = VideoMetadata(total_num_frames=2, fps=1.0, duration=2.0, frames_indices=[0, 1])
+    return encode_prompt(
+        processor,
+        [{"role": "user", "content": [{"type": kind}]}],
+        [(black, clip)] if kind == "video" else [],
+        [Image.new("RGB", (56, 56))] if kind == "image" else [],
+        **encode_settings,
+    )
+
+
+def with_rows_below(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    dummies: list[EncodedPrompt],
+    num_completion: int,
+    pad_token_id: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Rows with the dummies below them. A dummy has one completion token, so that its vision tower has a gradient (zero,
+    once its outputs are dropped).
+
+    Args:
+        input_ids, attention_mask (`torch.Tensor` of shape (B, P + C)): left-padded prompts, right-padded completions.
+        num_completion (`int`): C.
+
+    Returns:
+        Both with shape (B + D, P' + C), padded further on the left where a dummy is longer than the prompts.
+    """
+    if not dummies:
+        return input_ids, attention_mask
+    prompts = [input_ids.new_tensor(dummy.input_ids) for dummy in dummies]
+    widest = max(input_ids.shape[1] - num_completion, *map(len, prompts))
+    left = widest + num_completion - input_ids.shape[1]
+    ids = torch.nn.functional.pad(input_ids, (left, 0, 0, len(dummies)), value=pad_token_id)
+    mask = torch.nn.functional.pad(attention_mask, (left, 0, 0, len(dummies)))
+    for row, prompt in enumerate(prompts, start=len(input_ids)):
+        ids[row, widest - len(prompt) : widest] = prompt
+        mask[row, widest - len(prompt) : widest + 1] = 1
+    return ids, mask
