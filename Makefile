@@ -15,7 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## T-GRPO on mp4 files made on the spot; results in runs/toy
-	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --num_cpu_threads_per_process 1 \
+		--mixed_precision no --dynamo_backend no \
 		examples/train_tgrpo.py --config examples/configs/toy.yaml
 
 test: install  ## the whole suite

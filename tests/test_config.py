@@ -1,6 +1,7 @@
 """The config's fields: documented, validated, and the paper's where the paper says something."""
 
 import re
+from pathlib import Path
 
 import pytest
 from helpers import config
@@ -83,3 +84,27 @@ def test_settings_that_cannot_work_are_refused_with_the_reason(tmp_path, setting
 def test_contrast_rollouts_of_a_group(tmp_path, contrast, size, expected):
     """With num_generations = 4: the same share of another size, rounded, at least 1."""
     assert config(tmp_path, num_contrast_generations=contrast).contrast_generations(size) == expected
+
+
+@pytest.mark.parametrize("name", ["video_r1_7b", "toy"])
+def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
+    """Every line of the YAML files is a field; the 7 B recipe is the paper's (this machine has no bf16)."""
+    examples = Path(__file__).parent.parent / "examples"
+    monkeypatch.syspath_prepend(str(examples))
+    import train_tgrpo
+
+    flags = ["--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]
+    script, args, model = train_tgrpo.make_parser().parse_args_and_config(
+        ["--config", str(examples / "configs" / f"{name}.yaml"), *flags]
+    )
+    assert args.num_generations == 8 and args.contrast_generations(8) == 4
+    if name == "toy":
+        assert script.dataset == "toy" and not args.gradient_checkpointing
+        return
+    assert model.model_name_or_path == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert model.attn_implementation == "flash_attention_2"
+    assert script.dataset == "Video-R1/Video-R1-data" and "Video-R1-260k.json" in script.data_files
+    assert (args.beta, args.learning_rate, args.weight_decay, args.max_grad_norm) == (0.04, 1e-6, 0.01, 5)
+    assert (args.temperature, args.top_p, args.max_completion_length) == (1.0, 0.95, 768)
+    assert args.max_steps == 1000 and args.gradient_checkpointing
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 8  # x 4 GPUs: 4 prompts of 8

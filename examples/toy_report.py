@@ -1,0 +1,226 @@
+"""What `train_tgrpo.py` does around a run on the toy: data, model and cold start before it, figures and pictures after."""
+
+import importlib.metadata
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import toy_cold_start
+from transformers import AutoModelForImageTextToText, AutoProcessor, ProgressCallback
+
+from videor1_trl import load_video, load_video_r1, shuffle_frames, toy
+
+
+NUM_HELD_OUT = 200
+SMOOTHING = 10  # steps of the running mean in the curves
+PACKAGES = ("videor1_trl", "torch", "transformers", "trl", "accelerate", "datasets", "av")
+
+
+@dataclass
+class Toy:
+    """One run on the toy: where its files are, and what is known about it so far."""
+
+    folder: Path
+    seed: int
+    started: float
+    train_file: Path
+    held_out_file: Path
+    model_folder: Path  # the model after the cold start
+    summary: dict = field(default_factory=dict)
+    trained_from: float = 0.0
+
+
+def prepare(output_dir, seed: int, size: int, target: float) -> Toy:
+    """
+    Makes data, model and cold start under `output_dir`; processes but the first find them made.
+
+    Raises:
+        `ValueError`: a size or target out of range.
+    """
+    if size < 32:
+        raise ValueError(f"toy_size ({size}) must be at least 32, a batch of the cold start.")
+    if not 0 <= target < 1:
+        raise ValueError(f"toy_target ({target}) must be at least 0 and below 1.")
+    torch.set_num_threads(1)  # so small a model gains little from more, and loses much where the cores are shared
+    folder = Path(output_dir)
+    data = folder / "data"
+    run = Toy(folder, seed, time.perf_counter(), data / "train.json", data / "held_out.json", folder / "cold_start")
+    if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
+        _make(run, data, size, target)
+    run.trained_from = time.perf_counter()
+    return run
+
+
+def _make(run: Toy, data: Path, size: int, target: float) -> None:
+    clock = time.perf_counter()
+    seeds = [3 * run.seed + offset for offset in (1, 2, 3)]  # three disjoint files
+    cold_start_file = toy.make_dataset(data, "cold_start", size, seed=seeds[0], order_share=0.2)
+    toy.make_dataset(data, "train", size, seed=seeds[1], order_share=0.35)
+    toy.make_dataset(data, "held_out", NUM_HELD_OUT, seed=seeds[2], held_out=True)
+    model, processor = toy.make_model(run.seed)
+    run.summary = {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "seed": run.seed,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": {"data": _since(clock)},
+    }
+    clock = time.perf_counter()
+    cold_start = toy_cold_start.cold_start(
+        model, processor, load_video_r1(cold_start_file), seed=run.seed, target=target
+    )
+    run.summary["cold_start"] = cold_start
+    model.save_pretrained(run.model_folder)
+    processor.save_pretrained(run.model_folder)
+    run.summary["seconds"]["cold_start"] = _since(clock)
+    clock = time.perf_counter()
+    run.summary["before"], _ = evaluate(model, processor, run.held_out_file, "before")
+    run.summary["seconds"]["evaluation_before"] = _since(clock)
+
+
+def evaluate(model, processor, file: Path, when: str) -> tuple[dict, dict]:
+    """
+    Held-out questions, answered greedily on ordered and on shuffled frames.
+
+    Returns:
+        `({"ordered": {kind: share right}, "shuffled": ...}, {"ordered": [completion of each question], ...})`.
+    """
+    rows = list(load_video_r1(file))
+    shares, completions = {}, {}
+    for frames, contrast in (("ordered", None), ("shuffled", shuffle_frames)):
+        bar = f"held-out questions, {when}, {frames}"
+        prompts = toy_cold_start.encode_rows(processor, rows, contrast=contrast, progress=f"{bar}: videos")
+        completions[frames] = toy_cold_start.greedy_completions(model, processor, prompts, progress=bar)
+        verdicts = list(zip(rows, toy_cold_start.right(rows, completions[frames]), strict=True))
+        by_kind = {kind: [ok for row, ok in verdicts if row["data_source"] == f"toy/{kind}"] for kind in toy.KINDS}
+        shares[frames] = {kind: round(sum(ok) / len(ok), 4) for kind, ok in by_kind.items()}
+    return shares, completions
+
+
+class BriefProgress(ProgressCallback):
+    """The progress bar with a few figures beside it, instead of a line of forty figures per step."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        names = {"reward": "reward", "temporal/accuracy": "ordered", "temporal/contrast_accuracy": "shuffled"}
+        if self.training_bar is not None:
+            self.training_bar.set_description("T-GRPO")
+            self.training_bar.set_postfix(
+                {short: f"{logs[name]:.2f}" for name, short in names.items() if name in logs}
+            )
+
+
+def show_progress(trainer) -> None:
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(BriefProgress)
+
+
+def finish(run: Toy, log_history: list[dict], *, plain_grpo: bool = False) -> None:
+    """Evaluates the saved checkpoint, writes summary and pictures, prints the closing table."""
+    summary = run.summary
+    summary["method"] = "GRPO" if plain_grpo else "T-GRPO"
+    summary["seconds"]["training"] = _since(run.trained_from)
+    clock = time.perf_counter()
+    model = AutoModelForImageTextToText.from_pretrained(run.folder)
+    processor = AutoProcessor.from_pretrained(run.folder)
+    summary["after"], completions = evaluate(model, processor, run.held_out_file, "after")
+    summary["seconds"]["evaluation_after"] = _since(clock)
+    clock = time.perf_counter()
+    steps = [log for log in log_history if "reward" in log]
+    summary["steps"] = steps[-1]["step"] if steps else 0
+    draw_curves(run.folder / "curves.png", steps, summary["method"])
+    draw_frames(run.folder / "frames.png", list(load_video_r1(run.held_out_file)), completions)
+    summary["seconds"]["pictures"] = _since(clock)
+    summary["seconds"]["total"] = _since(run.started)
+    (run.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print_table(summary)
+
+
+def draw_curves(path: Path, steps: list[dict], method: str) -> None:
+    """Accuracy, contrast accuracy, gap, reward and completion length over the steps, with their running means."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    panels = [
+        ("share of rollouts right", {"temporal/accuracy": "ordered", "temporal/contrast_accuracy": "shuffled"}),
+        ("gap, ordered less shuffled", {"temporal/gap": "gap"}),
+        ("reward", {"reward": "reward"}),
+        ("completion length in tokens", {"completions/mean_length": "length"}),
+    ]
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharex=True, layout="constrained")
+    for axis, (title, names) in zip(axes.flat, panels, strict=True):
+        for index, (name, label) in enumerate(names.items()):
+            points = [(log["step"], log[name]) for log in steps if name in log]
+            if not points:
+                continue
+            x, y = zip(*points, strict=True)
+            axis.plot(x, y, color=f"C{index}", alpha=0.25, linewidth=1)
+            means = [sum(y[max(0, i - SMOOTHING + 1) : i + 1]) / min(i + 1, SMOOTHING) for i in range(len(y))]
+            axis.plot(x, means, color=f"C{index}", linewidth=2, label=f"{label}, mean of the last {SMOOTHING} steps")
+            axis.legend(fontsize=8)
+        axis.set_title(title, fontsize=10)
+        axis.grid(alpha=0.3)
+    for axis in axes[1]:
+        axis.set_xlabel("step")
+    figure.suptitle(f"{method} on the toy's training videos, sampled rollouts")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_frames(path: Path, rows: list[dict], completions: dict[str, list[str]]) -> None:
+    """One held-out video in order and shuffled, its question, and the trained model's answer to each."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    index = _telling_question(rows, completions)
+    frames, metadata = load_video(rows[index]["video"])
+    contrast = shuffle_frames(frames, toy_cold_start.contrast_generator(index))
+    figure, axes = plt.subplots(2, len(frames), figsize=(1.4 * len(frames), 4.6))
+    figure.subplots_adjust(left=0.04, right=0.99, top=0.82, bottom=0.1, hspace=0.55, wspace=0.08)
+    for line, shown, name in zip(axes, (frames, contrast), ("ordered", "shuffled"), strict=True):
+        for axis, frame, second in zip(line, shown, metadata.timestamps, strict=True):
+            axis.imshow(frame.permute(1, 2, 0))
+            axis.set_title(f"{second:.2g} s", fontsize=8)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(name)
+        answer = completions[name][index].replace("\n", " ")
+        line[0].text(
+            0, -0.12, f"answer: {answer}", transform=line[0].transAxes, family="monospace", fontsize=9, va="top"
+        )
+    options = "   ".join(rows[index]["options"])
+    figure.suptitle(f"{rows[index]['problem']}   {options}\nright: {rows[index]['solution']}", fontsize=10)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _telling_question(rows: list[dict], completions: dict[str, list[str]]) -> int:
+    """Index of the first order question that is right on ordered and wrong on shuffled frames, else of the first."""
+    order = [index for index, row in enumerate(rows) if row["data_source"] == "toy/order"]
+    verdicts = {name: toy_cold_start.right(rows, texts) for name, texts in completions.items()}
+    return next((i for i in order if verdicts["ordered"][i] and not verdicts["shuffled"][i]), order[0])
+
+
+def print_table(summary: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Held-out questions answered right, before and after {summary['method']}")
+    table.add_column("question")
+    for when in ("before", "after"):
+        for frames in ("ordered", "shuffled"):
+            table.add_column(f"{when},\n{frames}", justify="right")
+    for kind in toy.KINDS:
+        shares = [summary[when][frames][kind] for when in ("before", "after") for frames in ("ordered", "shuffled")]
+        table.add_row(kind, *(f"{share:.0%}" for share in shares))
+    seconds = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in summary["seconds"].items())
+    table.caption = f"{summary['parameters']:,} parameters, seed {summary['seed']}. Seconds: {seconds}"
+    Console().print(table)
+
+
+def _since(clock: float) -> float:
+    return round(time.perf_counter() - clock, 2)
