@@ -20,7 +20,7 @@ EXACT_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 EXACT_CODECS = ("h264", "hevc", "vp9", "av1")
 # Only local data is opened: a playlist that calls itself a video must not reach the network.
 OPEN_OPTIONS = {"protocol_whitelist": "file"}
-# What a seek costs, in decoded frames: frames in flight are thrown away and the reordering delay is paid again.
+# What a seek costs, in decoded frames: the decoder is emptied and the reordering delay is paid again.
 SEEK_COST_FRAMES = 8
 MAX_THREADS = 4
 READ_ERRORS = (av.FFmpegError, OSError, EOFError, ValueError, MemoryError)
@@ -165,7 +165,7 @@ def video_stream(container: Any, name: str) -> Any:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             if stream.codec_context is None:
                 raise VideoError(name, "no decoder for its video stream")
-            stream.thread_type = "AUTO"
+            stream.thread_type = "SLICE"  # threads over whole frames gain nothing here, and lose at every seek
             stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
             return stream
     kinds = sorted({stream.type for stream in container.streams})

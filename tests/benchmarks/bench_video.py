@@ -29,7 +29,7 @@ def write_gop(path, frames, key_distance):
     texture = np.stack([x % 256, y % 256, (x + y) % 256], -1) * 0.85
     texture = (texture + np.random.default_rng(0).integers(0, 38, texture.shape)).astype(np.uint8)
     with av.open(str(path), "w") as container:
-        parameters = f"keyint={key_distance}:min-keyint={key_distance}:scenecut=0:open-gop=0"
+        parameters = f"keyint={key_distance}:min-keyint={key_distance}:scenecut=0:open-gop=0:sliced-threads=0:slices=1"
         stream = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast", "x264-params": parameters})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number in range(frames):
