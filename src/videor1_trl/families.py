@@ -74,8 +74,8 @@ class PreprocessedOnce:
             raise AttributeError(name)
         return getattr(self._video_processor, name)
 
-    def __call__(self, videos: list[torch.Tensor], **kwargs: Any) -> BatchFeature:
-        key = tuple(id(frames) for frames in videos)
+    def __call__(self, videos: list[list[torch.Tensor]], **kwargs: Any) -> BatchFeature:
+        key = tuple(id(frames) for of_prompt in videos for frames in of_prompt)
         if key not in self._done:
             self._done[key] = (videos, self._video_processor(videos, **kwargs))
         processed = self._done[key][1]
@@ -158,7 +158,7 @@ def encode_prompt(
     if videos:
         frames = [video for video, _ in videos]
         budget = _pixel_budget(processor.video_processor, video_max_pixels, video_min_pixels, min(map(len, frames)))
-        kwargs["videos"] = frames
+        kwargs["videos"] = [frames]  # those of one prompt: some processors count them by prompt
         kwargs["videos_kwargs"] = {
             "video_metadata": [copy.deepcopy(metadata) for _, metadata in videos],  # processors write into it
             "do_sample_frames": False,
