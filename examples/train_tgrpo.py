@@ -25,6 +25,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 
 @dataclass
 class ScriptArguments:
@@ -102,7 +104,7 @@ def expected_errors(what: str = ""):
         yield
     except OSError as error:  # the messages of the Hub's client go on for pages
         stop(what + (str(error).strip().splitlines() or [type(error).__name__])[0])
-    except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+    except (ImportError, NotImplementedError, TypeError, ValueError, yaml.YAMLError) as error:
         stop(what + str(error))
 
 
@@ -138,6 +140,7 @@ def find_reward(name: str):
 def load_records(script_args, source: str, *, hub: bool = True):
     from videor1_trl import load_video_r1
 
+    hub = hub and not Path(source).is_file()  # a file of one's own may replace the Hub data set of a recipe
     return load_video_r1(
         source,
         script_args.data_root,
@@ -204,6 +207,9 @@ def check_files(dataset, script_args, args):
 
 def main():
     parser = make_parser()
+    from videor1_trl import MediaError
+    from videor1_trl.batch import PromptError
+
     with expected_errors():
         script_args, args, model_args = parser.parse_args_and_config()
     if script_args.dataset is None:
@@ -227,7 +233,13 @@ def main():
         trainer = make_trainer(script_args, args, model_args, train_dataset, eval_dataset)
     if toy:
         toy_report.show_progress(trainer)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    resume = args.resume_from_checkpoint
+    if isinstance(resume, str) and resume.lower() not in ("true", "false") and not Path(resume).is_dir():
+        stop(f"resume_from_checkpoint ({resume}) is no folder.")
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except (MediaError, PromptError) as error:  # names its record
+        raise SystemExit(f"train_tgrpo.py: {error}") from error
     trainer.save_model(args.output_dir)
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset)

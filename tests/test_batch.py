@@ -8,7 +8,7 @@ from helpers import row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videor1_trl.batch import BatchLoader, media_list, owns_contrast, place_media
+from videor1_trl.batch import BatchLoader, PromptError, media_list, owns_contrast, place_media
 from videor1_trl.contrast import reverse_frames, shuffle_frames
 from videor1_trl.video import ImageError, VideoError, load_video
 
@@ -130,6 +130,66 @@ def test_skipped_rows_keep_their_place_without_media_and_say_why(models, media, 
     assert loaded[0].encoded.features == {} and loaded[0].contrast is None and not loaded[0].has_contrast
 
 
+@pytest.mark.parametrize("text", ["which way " * 300, "what is <|video_pad|>?"])
+def test_a_skipped_prompt_costs_next_to_nothing_whatever_its_text(models, media, text):
+    rows = [row(text, video=media["videos"][0])] * 2
+    loaded = loader(models(), on_bad_video="skip", max_prompt_length=200).load(rows, 0, 2, 1, step=1)
+    assert loaded[0].error is not None
+    assert len(loaded[0].encoded.input_ids) < 40
+
+
+@pytest.mark.parametrize(
+    "loaded, found",
+    [
+        (lambda frames, metadata: (frames.float() / 255, metadata), "torch.float32 (8, 3, 56, 56), VideoMetadata"),
+        (lambda frames, metadata: (frames.permute(0, 2, 3, 1), metadata), "torch.uint8 (8, 56, 56, 3), VideoMetadata"),
+        (lambda frames, metadata: (frames, None), "torch.uint8 (8, 3, 56, 56), NoneType"),
+        (lambda frames, metadata: frames, "Tensor"),
+    ],
+)
+def test_a_loader_that_returns_something_else_is_refused_even_where_videos_are_skipped(models, media, loaded, found):
+    def wrong(source, **settings):
+        return loaded(*load_video(source, **settings))
+
+    with pytest.raises(RuntimeError, match=re.escape(found)):
+        loader(models(), load_video=wrong, on_bad_video="skip").load(
+            [row("a?", video=media["videos"][0])] * 2, 0, 2, 1, step=1
+        )
+
+
+def test_a_mistake_in_the_users_contrast_is_no_bad_video(models, media):
+    def wrong(frames, generator):
+        raise ValueError("mistake")
+
+    with pytest.raises(ValueError, match="mistake"):
+        loader(models(), contrast=wrong, on_bad_video="skip").load(
+            [row("a?", video=media["videos"][0])] * 2, 0, 2, 1, step=1
+        )
+
+
+def test_the_pixel_budget_reaches_the_rows(models, media):
+    """112 x 112 pixels a frame are allowed by the processor, 28 x 28 by the budget."""
+    wide, narrow = (
+        loader(models(), encode_settings={"video_max_pixels": pixels}).load(
+            [row("a?", video=media["videos"][0])] * 2, 0, 2, 1, step=1
+        )
+        for pixels in (56 * 56, 28 * 28)
+    )
+    assert wide[0].encoded.features["video_grid_thw"].tolist() == [[4, 4, 4]]
+    assert narrow[0].encoded.features["video_grid_thw"].tolist() == [[4, 2, 2]]
+
+
+def test_a_column_that_trl_takes_for_a_prompt_is_just_a_column(models):
+    rows = [row("a?", completion="x", chosen="y", messages="z")] * 2
+    assert loader(models()).load(rows, 0, 2, 1, step=1)[0].error is None
+
+
+def test_a_mixture_that_the_processor_loses_is_an_error(models, media):
+    rows = [row("a?", video=media["videos"][0], image=media["image"], problem_id=3)] * 2
+    with pytest.raises(PromptError, match="problem_id 3.*mixes videos and images"):
+        loader(models("smolvlm")).load(rows, 0, 2, 1, step=1)
+
+
 def test_a_prompt_that_is_too_long_is_an_error_and_never_cut(models, media):
     rows = [row("a?", video=media["videos"][0], problem_id="x")] * 2
     with pytest.raises(ValueError, match=r"problem_id 'x'.*tokens, more than max_prompt_length \(10\)"):
@@ -195,6 +255,7 @@ def test_a_part_that_carries_its_own_video_keeps_it():
     prompt = [{"role": "user", "content": [{"type": "video", "video": "own"}, VIDEO, text("a?")]}]
     messages, videos, _ = place_media(prompt, ["column"], [])
     assert videos == ["own", "column"]
+    assert place_media([{"role": "user", "content": [{"type": "video", "path": "p"}]}], [], [])[1] == ["p"]
     assert messages[0]["content"] == [VIDEO, VIDEO, text("a?")]
 
 
@@ -217,7 +278,9 @@ def test_media_without_a_user_message_are_an_error():
 
 def test_the_plural_column_is_used_where_it_is_filled():
     assert media_list({"video": "v", "videos": None}, "video") == ["v"]
-    assert media_list({"video": "v", "videos": ["w", "x"]}, "video") == ["w", "x"]
+    assert media_list({"video": None, "videos": ["w", "x"]}, "video") == ["w", "x"]
+    with pytest.raises(PromptError, match="both 'video' and 'videos' are filled"):
+        media_list({"video": "v", "videos": ["w"]}, "video")
     assert media_list({"video": ["frame", "frame"]}, "video") == [["frame", "frame"]]
     assert media_list({"image": ["i", "j"]}, "image") == ["i", "j"]
     assert media_list({"image": None}, "image") == []

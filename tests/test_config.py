@@ -62,6 +62,7 @@ def test_defaults_are_the_papers(tmp_path):
         ("on_bad_video", "ignore", "on_bad_video ('ignore') must be 'raise' or 'skip'"),
         ("video_fps", 0.0, "video_fps (0.0) must be positive"),
         ("video_min_frames", 20, "video_min_frames (20) must be at least 1 and at most video_max_frames (16)"),
+        ("video_max_frames", 3, "video_min_frames (4) must be at least 1 and at most video_max_frames (3)"),
         ("video_num_frames", 0, "video_num_frames (0) must be at least 1, or unset"),
         ("video_min_pixels", 10**6, "video_min_pixels (1000000) must be at most video_max_pixels (1568)"),
         ("max_prompt_length", 0, "max_prompt_length (0) must be at least 1, or unset"),

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import ProcessorMixin
+from transformers.video_utils import VideoMetadata
 from trl.data_utils import is_conversational
 
 from .families import EncodedPrompt, encode_prompt, takes_videos, with_preprocessing_cache
 from .video import MediaError, load_image
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be used: placeholders and media differ, or it is too long."""
 
 
 @dataclass
@@ -76,8 +81,10 @@ class BatchLoader:
             step (`int`): varies the contrast from step to step.
 
         Raises:
-            `VideoError`, `ImageError`: media that cannot be read, with `on_bad_video="raise"`.
-            `ValueError`: a prompt that is not conversational, whose placeholders and media differ, or too long.
+            `VideoError`, `ImageError`, `PromptError`: media that cannot be read, a prompt whose placeholders and media
+                differ or that is too long, with `on_bad_video="raise"`.
+            `ValueError`: a prompt that is not conversational.
+            `RuntimeError`: a loader or a contrast that returns something else than it must.
         """
         self._processor = with_preprocessing_cache(self.processor)  # for this batch
         self._videos: dict[Any, tuple[torch.Tensor, Any]] = {}
@@ -102,19 +109,20 @@ class BatchLoader:
 
     def _load_group(self, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
         """A prompt on ordered and on contrast frames, or without its media where it cannot be used and is skipped."""
-        if not is_conversational(inputs):
+        if not inputs["prompt"] or not is_conversational({"prompt": inputs["prompt"]}):
             raise ValueError(
                 f"{record_name(inputs)}: its prompt is not conversational ({type(inputs['prompt']).__name__}). Pass a "
                 'list of messages such as [{"role": "user", "content": "..."}].'
             )
         try:
             return self._encode_group(inputs, group, step, contrasted)
-        except ValueError as error:
+        except (MediaError, PromptError) as error:
             named_error = named(error, inputs)
             if self.on_bad_video == "raise":
                 raise named_error from error
             messages = [{**message, "content": text_of(message)} for message in inputs["prompt"]]
-            encoded = self._encode(place_media(messages, [], [])[0], [], [], max_length=None)
+            stub = [{"role": "user", "content": [{"type": "text", "text": "-"}]}]  # what is masked may cost little
+            encoded = self._encode(stub, [], [], max_length=None)
             return Row(inputs, messages, group, 0, encoded, error=named_error)
 
     def _encode_group(self, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
@@ -122,7 +130,7 @@ class BatchLoader:
             inputs["prompt"], media_list(inputs, "video"), media_list(inputs, "image")
         )
         if video_sources and not takes_videos(self.processor):
-            raise ValueError(
+            raise PromptError(
                 f"its prompt has a video, but {type(self.processor).__name__} takes none. Use a video-language model."
             )
         videos = [self._decoded(source) for source in video_sources]
@@ -145,7 +153,7 @@ class BatchLoader:
     def _decoded(self, source: Any) -> tuple[torch.Tensor, Any]:
         key = media_key(source)
         if key not in self._videos:
-            self._videos[key] = self.load_video(source, **self.video_settings)
+            self._videos[key] = _checked(self.load_video(source, **self.video_settings), source)
         return self._videos[key]
 
     def _contrasted(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -161,9 +169,12 @@ class BatchLoader:
     def _encode(self, messages: list[dict], videos: list, images: list, max_length: int | None) -> EncodedPrompt:
         if not isinstance(self.processor, ProcessorMixin):  # templates of text models take plain strings
             messages = [{**message, "content": text_of(message)} for message in messages]
-        encoded = encode_prompt(self._processor, messages, videos, images, **self.encode_settings)
+        try:
+            encoded = encode_prompt(self._processor, messages, videos, images, **self.encode_settings)
+        except ValueError as error:  # the processor's: placeholders and features differ
+            raise PromptError(str(error)) from error
         if max_length is not None and len(encoded.input_ids) > max_length:
-            raise ValueError(
+            raise PromptError(
                 f"its prompt has {len(encoded.input_ids)} tokens, more than max_prompt_length ({max_length}). Lower "
                 "video_max_frames or video_max_pixels, or raise max_prompt_length."
             )
@@ -186,7 +197,7 @@ def place_media(prompt: list[dict], videos: list[Any], images: list[Any]) -> tup
         `(messages, videos, images)`; every content of the messages is a list of parts.
 
     Raises:
-        `ValueError`: placeholders and media differ in number, or there is no user message to put the media in.
+        `PromptError`: placeholders and media differ in number, or there is no user message to put the media in.
 
     >>> place_media([{"role": "user", "content": "What moves?"}], ["a.mp4"], [])
     ([{'role': 'user', 'content': [{'type': 'video'}, {'type': 'text', 'text': 'What moves?'}]}], ['a.mp4'], [])
@@ -197,17 +208,17 @@ def place_media(prompt: list[dict], videos: list[Any], images: list[Any]) -> tup
     front: list[dict] = []
     for kind, media in (("video", list(videos)), ("image", list(images))):
         own = [part for part in parts if part["type"] == kind]
-        empty = [part for part in own if part.get(kind) is None]
+        empty = [part for part in own if _own_media(part) is None]
         if media and not own:
             front += [{"type": kind}] * len(media)
             placed[kind] = media
         elif len(empty) != len(media):
-            raise ValueError(f"its prompt has {len(empty)} empty {kind} placeholders for {len(media)} {kind}s.")
+            raise PromptError(f"its prompt has {len(empty)} empty {kind} placeholders for {len(media)} {kind}s.")
         else:
-            placed[kind] = [media.pop(0) if part.get(kind) is None else part[kind] for part in own]
+            placed[kind] = [media.pop(0) if _own_media(part) is None else _own_media(part) for part in own]
     users = [message for message in messages if message["role"] == "user"]
     if front and not users:
-        raise ValueError("its prompt has no user message to put its media in.")
+        raise PromptError("its prompt has no user message to put its media in.")
     if front:
         users[0]["content"] = front + users[0]["content"]
     for message in messages:
@@ -215,6 +226,12 @@ def place_media(prompt: list[dict], videos: list[Any], images: list[Any]) -> tup
             {"type": part["type"]} if part["type"] in placed else part for part in message["content"]
         ]
     return messages, placed["video"], placed["image"]
+
+
+def _own_media(part: dict) -> Any:
+    """The video or image that a part carries itself, under its kind or as a path (both are transformers' forms)."""
+    own = part.get(part["type"])
+    return part.get("path") if own is None else own
 
 
 def _parts(message: dict) -> list[dict]:
@@ -228,6 +245,23 @@ def _parts(message: dict) -> list[dict]:
 def text_of(message: dict) -> str:
     """The text of a message, its media left out."""
     return "".join(part.get("text", "") for part in _parts(message))
+
+
+def _checked(loaded: Any, source: Any) -> tuple[torch.Tensor, VideoMetadata]:
+    """What a loader returned, if it is what it must be: other frames would be preprocessed without a word."""
+    if isinstance(loaded, tuple) and len(loaded) == 2:
+        frames, metadata = loaded
+        is_video = isinstance(frames, torch.Tensor) and frames.dtype == torch.uint8 and frames.ndim == 4
+        if is_video and frames.shape[1] == 3 and isinstance(metadata, VideoMetadata):
+            return loaded
+        found = f"({getattr(frames, 'dtype', type(frames).__name__)} {tuple(getattr(frames, 'shape', ()))}, "
+        found += f"{type(metadata).__name__})"
+    else:
+        found = type(loaded).__name__
+    raise RuntimeError(
+        f"The video loader returned {found} for {str(source)[:200]}. It must return (frames, metadata): a uint8 tensor "
+        "(T, 3, H, W) and a transformers VideoMetadata."
+    )
 
 
 def owns_contrast(place: int, num_generations: int, num_contrast: int) -> bool:
@@ -245,11 +279,15 @@ def media_list(inputs: dict[str, Any], kind: str) -> list[Any]:
     """
     The row's videos or images: of the plural column where it is filled, else of the singular one. A list in `image` is
     several images; a list in `video` is one video, frame by frame.
+
+    Raises:
+        `PromptError`: both columns are filled.
     """
-    several = inputs.get(kind + "s")
+    several, one = inputs.get(kind + "s"), inputs.get(kind)
     if several is not None and len(several):
+        if one is not None:
+            raise PromptError(f"both {kind!r} and {kind + 's'!r} are filled. Use one of them in a row.")
         return list(several)
-    one = inputs.get(kind)
     if one is None:
         return []
     return list(one) if kind == "image" and isinstance(one, (list, tuple)) else [one]
@@ -273,4 +311,4 @@ def named(error: ValueError, inputs: dict[str, Any]) -> ValueError:
     """The error with its record named, of the same kind where it is a [`~video.MediaError`]."""
     if isinstance(error, MediaError):
         return type(error)(error.path, f"{error.reason} ({record_name(inputs)})")
-    return ValueError(f"{record_name(inputs)}: {error}")
+    return PromptError(f"{record_name(inputs)}: {error}")

@@ -18,6 +18,17 @@ from .families import takes_videos
 
 logger = get_logger(__name__)
 
+# Keywords that rewards are called with; a column of such a name would be passed twice
+RESERVED_COLUMNS = (
+    "prompts",
+    "completions",
+    "completion_ids",
+    "accuracies",
+    "contrast_accuracies",
+    "contrast_completions",
+    "contrast_completion_ids",
+)
+
 # The private methods of `GRPOTrainer` that `TGRPOTrainer` overrides, with the parameters they had in TRL 1.16 (canary: tests/test_hooks.py)
 HOOKS = {
     "_set_signature_columns_if_needed": "self",
@@ -98,6 +109,7 @@ def media_kinds(train_dataset: Any, eval_dataset: Any, processor: Any) -> set[st
     datasets = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
     kinds = set()
     for name, dataset in {"train_dataset": train_dataset, **datasets}.items():
+        _check_columns(name, dataset)
         for kind in ("video", "image"):
             column = next((c for c in (kind, kind + "s") if _may_hold_media(dataset, c)), None)
             if column is None:
@@ -109,6 +121,17 @@ def media_kinds(train_dataset: Any, eval_dataset: Any, processor: Any) -> set[st
                     "takes no videos. Use a video-language model such as Qwen2.5-VL, or remove the column."
                 )
     return kinds
+
+
+def _check_columns(name: str, dataset: Any) -> None:
+    columns = getattr(dataset, "column_names", None)  # a stream may not know its own
+    if columns is None:
+        return
+    if "prompt" not in columns:
+        raise ValueError(f"{name} has no column 'prompt', only {', '.join(columns)}. See load_video_r1.")
+    taken = [column for column in RESERVED_COLUMNS if column in columns]
+    if taken:
+        raise ValueError(f"{name} has a column {taken[0]!r}, a name that rewards are called with. Rename it.")
 
 
 def _may_hold_media(dataset: Any, column: str) -> bool:

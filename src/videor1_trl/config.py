@@ -37,7 +37,7 @@ class TGRPOConfig(GRPOConfig):
 
         on_bad_video (`str`, *optional*, defaults to `"raise"`):
             What a video, image or prompt does that cannot be used: `"raise"` ends the run with an error that names
-            it, `"skip"` keeps its rows out of the loss and of the metrics, and counts them in `video/skipped_rows`.
+            it, `"skip"` keeps its rows out of the loss and the rewards, and counts them in `video/skipped_rows`.
         video_fps (`float`, *optional*, defaults to `2.0`):
             Frames sampled per second of video (> 0).
         video_min_frames (`int`, *optional*, defaults to `4`):
@@ -215,10 +215,11 @@ class TGRPOConfig(GRPOConfig):
             raise ValueError(f"on_bad_video ({self.on_bad_video!r}) must be 'raise' or 'skip'.")
         if not self.video_fps > 0:
             raise ValueError(f"video_fps ({self.video_fps}) must be positive.")
-        if not 1 <= self.video_min_frames <= self.video_max_frames:
+        even = max(2, self.video_min_frames + self.video_min_frames % 2)  # frames are sampled in pairs
+        if self.video_num_frames is None and not (self.video_min_frames >= 1 and even <= self.video_max_frames):
             raise ValueError(
                 f"video_min_frames ({self.video_min_frames}) must be at least 1 and at most video_max_frames "
-                f"({self.video_max_frames})."
+                f"({self.video_max_frames}), with an even number of at least 2 between them: frames are sampled in pairs."
             )
         for name in (
             "video_num_frames",

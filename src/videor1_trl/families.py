@@ -69,6 +69,11 @@ class PreprocessedOnce:
         self._video_processor = video_processor
         self._done: dict[tuple, tuple[list, BatchFeature]] = {}
 
+    @property
+    def uncached(self) -> Any:
+        """The processor that this stands in for."""
+        return self._video_processor
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # not there yet while copied or unpickled
             raise AttributeError(name)
@@ -139,7 +144,8 @@ def encode_prompt(
         images (`list[PIL.Image.Image]`):
             Images in the order of the placeholders.
         video_max_pixels, video_min_pixels, image_max_pixels (`int`, *optional*):
-            Pixels of one frame or image, at most and at least, for processors that count pixels.
+            Pixels of one frame or image, at most and at least, for processors that count pixels. Where they count those
+            of a whole video (Qwen3-VL), the shortest video of a prompt sets the budget of all.
 
     Raises:
         `ValueError`: from the processor, where placeholders and media differ in number.
@@ -157,7 +163,8 @@ def encode_prompt(
         kwargs["add_special_tokens"] = False  # as transformers' apply_chat_template does
     if videos:
         frames = [video for video, _ in videos]
-        budget = _pixel_budget(processor.video_processor, video_max_pixels, video_min_pixels, min(map(len, frames)))
+        video_processor = getattr(processor.video_processor, "uncached", processor.video_processor)
+        budget = _pixel_budget(video_processor, video_max_pixels, video_min_pixels, min(map(len, frames)))
         kwargs["videos"] = [frames]  # those of one prompt: some processors count them by prompt
         kwargs["videos_kwargs"] = {
             "video_metadata": [copy.deepcopy(metadata) for _, metadata in videos],  # processors write into it
@@ -168,6 +175,11 @@ def encode_prompt(
         kwargs["images"] = [images]
         kwargs["images_kwargs"] = _pixel_budget(processor.image_processor, image_max_pixels, None, 1)
     encoded = processor(text=[text], **kwargs)
+    if videos and images and "pixel_values_videos" not in encoded and "pixel_values" in encoded:
+        name = type(processor).__name__  # SmolVLM: the video's pixels take the place of the image's
+        raise ValueError(
+            f"its prompt mixes videos and images, which {name} cannot encode. Keep them in prompts apart."
+        )
     input_ids = encoded["input_ids"][0].tolist()
     token_types = {key: encoded[key][0].tolist() for key in encoded if key.endswith("token_type_ids")}
     features = {

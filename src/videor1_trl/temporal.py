@@ -100,9 +100,10 @@ def group_bonuses(
                 "contrast_completion_ids": [ids for _, _, ids in owned],
             },
         )
-        if len(result) != size:
+        count = len(result) if isinstance(result, Sequence) else f"{type(result).__name__} and no"
+        if count != size:
             raise ValueError(
-                f"The temporal reward function {name!r} returned {len(result)} bonuses for a group of {size} ordered "
+                f"The temporal reward function {name!r} returned {count} bonuses for a group of {size} ordered "
                 "rollouts. It must return one per ordered rollout."
             )
         values = [torch.nan if value is None else value for value in result]
@@ -143,19 +144,21 @@ def temporal_metrics(
         without[torch.isnan(rewards).all(dim=1)] = torch.nan
         with_bonus = without + bonuses.nan_to_num(nan=0.0)
         moved = standardised(with_bonus, size, scale_rewards) - standardised(without, size, scale_rewards)
-    accuracy, contrast_accuracy = accuracies[applies].nanmean().item(), contrast_accuracies.nanmean().item()
+    groups = applies.view(-1, size).any(dim=1).repeat_interleave(size)  # both sides of the gap from the same prompts
+    accuracy, contrast_accuracy = accuracies[groups].nanmean().item(), contrast_accuracies[groups].nanmean().item()
     return {
         "temporal/accuracy": accuracy,
         "temporal/contrast_accuracy": contrast_accuracy,
         "temporal/gap": accuracy - contrast_accuracy,
         "temporal/bonus_rate": (bonuses[applies] > 0).float().mean().item(),
-        "temporal/effect": moved[applies].abs().nanmean().item(),
+        "temporal/effect": round(moved[applies].abs().nanmean().item(), 6),
     }
 
 
 def standardised(rewards: torch.Tensor, size: int, scale_rewards: str) -> torch.Tensor:
     """
-    Advantages (N,) of rewards (N,) in groups of `size`, as `GRPOTrainer` computes them.
+    Advantages (N,) of rewards (N,) in groups of `size`, as `GRPOTrainer` computes them but for the 1e-4 that it adds to
+    the standard deviation, so that a bonus that cancels has no effect at all; 0 where the rewards are equal.
 
     >>> standardised(torch.tensor([1.0, 0.0, 0.0, 1.0]), 2, "none").tolist()
     [0.5, -0.5, -0.5, 0.5]
@@ -163,10 +166,14 @@ def standardised(rewards: torch.Tensor, size: int, scale_rewards: str) -> torch.
     grouped = rewards.view(-1, size)
     advantages = grouped - torch.nanmean(grouped, dim=1, keepdim=True)
     if scale_rewards == "group" and size > 1:
-        advantages = advantages / (nanstd(grouped, dim=1, keepdim=True) + 1e-4)
+        advantages = _divided(advantages, nanstd(grouped, dim=1, keepdim=True))
     elif scale_rewards == "batch":
-        advantages = advantages / (nanstd(rewards) + 1e-4)
+        advantages = _divided(advantages, nanstd(rewards))
     return advantages.flatten()
+
+
+def _divided(advantages: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    return torch.where(std > 1e-6, advantages / std, torch.zeros_like(advantages))
 
 
 def _floats(values: torch.Tensor) -> list[float | None]:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -211,12 +212,10 @@ class TGRPOTrainer(GRPOTrainer):
     def _restrict_sampling(self) -> None:
         """Never sample a visual placeholder; take every end token of the model for an end."""
         model = self.accelerator.unwrap_model(self.model)
-        config_eos = model.config.get_text_config().eos_token_id
-        config_eos = [config_eos] if isinstance(config_eos, int) else config_eos or []
+        ends = [model.config.get_text_config().eos_token_id, self.generation_kwargs["eos_token_id"]]
+        ends = [end for ids in ends for end in (ids if isinstance(ids, list) else [ids]) if end is not None]
         # The pad token ends a completion too: what follows it could not be told from padding
-        self.eos_token_ids: list[int] = list(
-            dict.fromkeys([*self.eos_token_ids, *config_eos, self._tokenizer.pad_token_id])
-        )
+        self.eos_token_ids: list[int] = list(dict.fromkeys([*self.eos_token_ids, *ends, self._tokenizer.pad_token_id]))
         placeholders = set(placeholder_token_ids(model, self.processing_class)) - set(self.eos_token_ids)
         suppressed = placeholders | set(self.generation_kwargs.get("suppress_tokens") or [])
         settings = {"eos_token_id": self.eos_token_ids, "suppress_tokens": sorted(suppressed) or None}
@@ -267,7 +266,10 @@ class TGRPOTrainer(GRPOTrainer):
         self._bonuses = None
         output = super()._generate_and_score_completions(
             [
-                {**{k: v for k, v in row.inputs.items() if k not in MEDIA_COLUMNS}, "prompt": row.messages}
+                {
+                    **{key: value for key, value in row.inputs.items() if key not in MEDIA_COLUMNS},
+                    "prompt": row.messages if row.encoded.kinds else row.inputs["prompt"],
+                }
                 for row in self._batch
             ]
         )
@@ -329,6 +331,8 @@ class TGRPOTrainer(GRPOTrainer):
             contrast = gather(self._contrast_accuracies(prompts))  # (W * B,), NaN where a row owns no contrast rollout
             accuracies = rewards_per_func[:, self._accuracy_index]
             bonuses = self._temporal_bonuses(prompts, completions, completion_ids_list, accuracies, contrast)
+            # A rollout that no reward function scored stays without a reward, and so without an advantage
+            bonuses[torch.isnan(rewards_per_func[:, :-1]).all(dim=1)] = torch.nan
             found = temporal_metrics(
                 rewards_per_func[:, :-1],
                 self.reward_weights[:-1].to(device),
@@ -482,6 +486,8 @@ class TGRPOTrainer(GRPOTrainer):
         model = self.model if model is None else model
         if self.is_fsdp_enabled or not isinstance(model, PreTrainedModel):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if not Path(resume_from_checkpoint).is_dir():
+            raise ValueError(f"resume_from_checkpoint ({resume_from_checkpoint}) is no folder. Give a checkpoint's.")
         loaded = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
         model.load_state_dict(loaded.state_dict())
 

@@ -237,6 +237,8 @@ def _metadata(frames: torch.Tensor, clip: Clip, backend: str | None) -> VideoMet
 def _given_frames(source: Any) -> tuple[torch.Tensor, str]:
     """Frames given as a tensor, an array or a list of images, as uint8 (T, 3, H, W), and their name for messages."""
     name = f"<{type(source).__name__}>"
+    if isinstance(source, (list, tuple, np.ndarray, torch.Tensor)):
+        source = _as_uint8(source)
     if isinstance(source, (list, tuple)) and source:
         try:
             images = [load_image(frame) for frame in source]
@@ -255,6 +257,25 @@ def _given_frames(source: Any) -> tuple[torch.Tensor, str]:
         found = f"{source.dtype} of shape {tuple(source.shape)}"
         raise VideoError(name, f"frames must be uint8 of shape (T, 3, H, W), found {found}. Convert or permute them.")
     return source, name
+
+
+def _as_uint8(frames: Any) -> Any:
+    """Frames as `datasets` gives them back, nested lists or wider integers, as uint8 where no value is lost."""
+    if isinstance(frames, (list, tuple)):
+        deepest = frames
+        for _ in range(4):
+            deepest = deepest[0] if isinstance(deepest, (list, tuple)) and len(deepest) else deepest
+        if not isinstance(deepest, int):
+            return frames
+        try:
+            frames = np.asarray(frames)
+        except ValueError:  # ragged: no frames
+            return frames
+    values = torch.as_tensor(frames) if isinstance(frames, np.ndarray) and frames.dtype.kind in "iu" else frames
+    if isinstance(values, torch.Tensor) and not values.is_floating_point() and values.numel():
+        if values.dtype != torch.bool and 0 <= values.min() and values.max() <= 255:
+            return values.to(torch.uint8)
+    return frames
 
 
 def _load_decoder(decoder: Any, start, end, choose: Callable) -> tuple[torch.Tensor, VideoMetadata]:
