@@ -298,3 +298,15 @@ def test_symbolic_links_of_the_users_are_followed(tmp_path):
     assert resolve_path("linked/../a.mp4", tmp_path / "root") == str(tmp_path / "root/a.mp4")
     (tmp_path / "alias").symlink_to(tmp_path / "root")  # root itself a link, the record's path spelled without it
     assert resolve_path(str(tmp_path / "root/a.mp4"), tmp_path / "alias") == str(tmp_path / "root/a.mp4")
+
+
+def test_numbers_that_are_none_are_warned_about(tmp_path, caplog):
+    """`accuracy_reward` has no verdict on them; the released rule scores them 0 in silence."""
+    file = tmp_path / "records.json"
+    records = [
+        RECORD | {"problem_type": kind, "solution": f"<answer>{gold}</answer>"}
+        for kind, gold in [("numerical", "3"), ("numerical", "one half"), ("regression", "a lot"), ("free-form", "x")]
+    ]
+    file.write_text(json.dumps(records))
+    assert len(load_video_r1(file)) == 4
+    assert "2 of 4 records ask for a number" in caplog.text and "record 1" in caplog.text

@@ -282,6 +282,30 @@ def test_what_does_not_fit_is_said_in_a_message(arguments, message, data, saved,
     assert capsys.readouterr().err.count("Traceback") == 0
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--resume_from_checkpoint", "/no/where"], "resume_from_checkpoint (/no/where) is no folder"),
+        (["--max_prompt_length", "5"], "more than max_prompt_length (5)"),
+        (["--data_files", "of_the_recipe.json", "--max_prompt_length", "5"], "more than max_prompt_length (5)"),
+    ],
+)
+def test_what_shows_only_in_training_is_said_in_a_message_too(arguments, message, data, saved, tmp_path, monkeypatch):
+    said = main_in_process(
+        monkeypatch,
+        *("--output_dir", tmp_path, "--use_cpu", "--report_to", "none", "--beta", "0", "--bf16", "False"),
+        *("--dataset", data["folder"] / "train.json", "--model_name_or_path", saved, *arguments),
+    )
+    assert said.startswith("train_tgrpo.py: ") and message in said
+
+
+def test_a_malformed_config_is_said_in_a_message(tmp_path, monkeypatch):
+    config = tmp_path / "bad.yaml"
+    config.write_text("dataset: [1, 2\nseed: {")
+    said = main_in_process(monkeypatch, "--config", config, "--use_cpu")
+    assert said.startswith("train_tgrpo.py: ") and "bad.yaml" in said
+
+
 def test_a_model_that_takes_no_videos_is_refused_before_its_weights_are_read(data, tmp_path, monkeypatch):
     toy.make_tokenizer().save_pretrained(tmp_path / "text")
     (tmp_path / "text" / "config.json").write_text('{"model_type": "llama"}')

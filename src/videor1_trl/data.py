@@ -12,6 +12,7 @@ import datasets
 import pyarrow as pa
 from datasets.utils import tqdm
 
+from .answers import judge
 from .media import MEDIA_COLUMNS
 from .prompts import PROBLEM_TYPES, extract_answer, make_prompt
 
@@ -91,9 +92,25 @@ def load_video_r1(
         _report_bad(bad, len(bad) + len(rows), on_bad_record, max_reported)
     if not rows:
         raise ValueError(f"{source} holds no record{' that is well formed' if bad else ''}: nothing to train on.")
+    _warn_of_unscorable(rows)
     return datasets.Dataset.from_dict(
         {name: pa.array([row.get(name) for _, row in rows], type=_TYPES.get(name)) for name in names}
     )
+
+
+def _warn_of_unscorable(rows: list[tuple[str, dict[str, Any]]]) -> None:
+    """Says which records the accuracy reward will have no verdict on: numbers are asked for, and the gold is none."""
+    silent = [
+        place
+        for place, row in rows
+        if row["problem_type"] in ("numerical", "regression")
+        and judge(row["solution"], extract_answer(row["solution"]), row["problem_type"]) is None
+    ]
+    if silent:
+        logger.warning(
+            f"{len(silent)} of {len(rows)} records ask for a number, but their answer is none, so accuracy_reward gives "
+            f"them no verdict. The first: {silent[0]}. Correct them, or give them another problem_type."
+        )
 
 
 def resolve_path(path: str, root: str | Path) -> str:
