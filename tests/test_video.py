@@ -326,3 +326,16 @@ def test_a_truncated_image_is_an_error(tmp_path):
         image.save(tmp_path / f"whole.{suffix}")
         with pytest.raises(ImageError, match="cannot be read"):
             load_image(cut(tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}", 0.5))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64"])
+def test_given_arrays_may_be_wider_or_reversed_views(dtype):
+    frames = np.arange(4 * 3 * 2 * 2).reshape(4, 3, 2, 2).astype(dtype)
+    found, _ = load_video(frames[::-1])
+    assert found.dtype == torch.uint8 and found.tolist() == frames[::-1].tolist()
+
+
+@pytest.mark.parametrize("value", [256, -1])
+def test_values_that_uint8_cannot_hold_are_refused(value):
+    with pytest.raises(VideoError, match="int64"):
+        load_video(np.full((2, 3, 2, 2), value))

@@ -1,5 +1,6 @@
 """Gives videos and images: the sampled frames of a file, of a clip of it, or of frames that were already taken."""
 
+import contextlib
 import math
 import os
 import struct
@@ -88,12 +89,17 @@ def clip_range(times: list[float], rate: float, start: float | None, end: float 
     return begin, max(bisect_left(times, last - 1e-6), begin + 1)
 
 
+def leaves_an_even_count(min_frames: int, max_frames: int) -> bool:
+    """Whether an even number of frames, at least 2, lies between the two bounds."""
+    return max(min_frames + min_frames % 2, 2) <= max_frames
+
+
 def _check_sampling(fps: float, min_frames: int, max_frames: int, num_frames: int | None) -> None:
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps ({fps}) must be positive. Set how many frames to take per second, 2.0 by default.")
     if num_frames is not None and num_frames < 1:
         raise ValueError(f"num_frames ({num_frames}) must be at least 1. Raise it, or unset it to sample by fps.")
-    if num_frames is None and not 2 <= max(min_frames + min_frames % 2, 2) <= max_frames:
+    if num_frames is None and not leaves_an_even_count(min_frames, max_frames):
         raise ValueError(
             f"min_frames ({min_frames}) and max_frames ({max_frames}) must leave room for an even count of at least "
             "2 between them. Change them, or set num_frames."
@@ -237,8 +243,7 @@ def _metadata(frames: torch.Tensor, clip: Clip, backend: str | None) -> VideoMet
 def _given_frames(source: Any) -> tuple[torch.Tensor, str]:
     """Frames given as a tensor, an array or a list of images, as uint8 (T, 3, H, W), and their name for messages."""
     name = f"<{type(source).__name__}>"
-    if isinstance(source, (list, tuple, np.ndarray, torch.Tensor)):
-        source = _as_uint8(source)
+    source = _as_uint8(source)
     if isinstance(source, (list, tuple)) and source:
         try:
             images = [load_image(frame) for frame in source]
@@ -248,8 +253,6 @@ def _given_frames(source: Any) -> tuple[torch.Tensor, str]:
         if len(sizes) > 1:
             raise VideoError(name, f"frames of different sizes (width, height): {sizes}. Make them equal.")
         return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2), name
-    if isinstance(source, np.ndarray) and source.dtype == np.uint8:
-        source = torch.from_numpy(np.ascontiguousarray(source))
     if not isinstance(source, torch.Tensor):
         rule = "a path, a dict, a torchcodec decoder, a uint8 tensor or array, or a non-empty list of images"
         raise VideoError(name, f"not a video ({getattr(source, 'dtype', 'of this type or empty')}). Pass {rule}.")
@@ -260,21 +263,20 @@ def _given_frames(source: Any) -> tuple[torch.Tensor, str]:
 
 
 def _as_uint8(frames: Any) -> Any:
-    """Frames as `datasets` gives them back, nested lists or wider integers, as uint8 where no value is lost."""
-    if isinstance(frames, (list, tuple)):
-        deepest = frames
-        for _ in range(4):
-            deepest = deepest[0] if isinstance(deepest, (list, tuple)) and len(deepest) else deepest
-        if not isinstance(deepest, int):
-            return frames
-        try:
+    """Arrays, and what `datasets` makes of them (nested lists, int64), as a uint8 tensor where no value is lost."""
+    deepest = frames
+    while isinstance(deepest, (list, tuple)) and len(deepest):
+        deepest = deepest[0]
+    if isinstance(frames, (list, tuple)) and isinstance(deepest, int):
+        with contextlib.suppress(ValueError):  # ragged: no frames
             frames = np.asarray(frames)
-        except ValueError:  # ragged: no frames
-            return frames
-    values = torch.as_tensor(frames) if isinstance(frames, np.ndarray) and frames.dtype.kind in "iu" else frames
-    if isinstance(values, torch.Tensor) and not values.is_floating_point() and values.numel():
-        if values.dtype != torch.bool and 0 <= values.min() and values.max() <= 255:
-            return values.to(torch.uint8)
+    if isinstance(frames, torch.Tensor) and frames.dtype in (torch.int16, torch.int32, torch.int64):
+        frames = frames.numpy(force=True)
+    if isinstance(frames, np.ndarray) and frames.dtype.kind in "iu":
+        if frames.dtype != np.uint8 and frames.size and frames.min() >= 0 and frames.max() <= 255:
+            frames = frames.astype(np.uint8)
+        if frames.dtype == np.uint8:
+            return torch.from_numpy(np.ascontiguousarray(frames))
     return frames
 
 
