@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import toy_cold_start
+from accelerate import PartialState
 from transformers import AutoModelForImageTextToText, AutoProcessor, ProgressCallback
 
 from videor1_trl import load_video, load_video_r1, shuffle_frames, toy
@@ -47,7 +48,7 @@ def prepare(output_dir, seed: int, size: int, target: float) -> Toy:
     folder = Path(output_dir)
     data = folder / "data"
     run = Toy(folder, seed, time.perf_counter(), data / "train.json", data / "held_out.json", folder / "cold_start")
-    if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
+    if PartialState().is_main_process:
         _make(run, data, size, target)
     run.trained_from = time.perf_counter()
     return run

@@ -184,12 +184,7 @@ def check_files(dataset, script_args, args):
         return dataset
     sampling = {}
     if script_args.check_media == "sampled_frames":
-        sampling = {
-            "fps": args.video_fps,
-            "min_frames": args.video_min_frames,
-            "max_frames": args.video_max_frames,
-            "num_frames": args.video_num_frames,
-        }
+        sampling = args.video_settings
     found = [None]
     if PartialState().is_main_process:
         found[0] = check_media(dataset, decode=script_args.check_media, **sampling)[1]
@@ -214,6 +209,9 @@ def main():
         script_args, args, model_args = parser.parse_args_and_config()
     if script_args.dataset is None:
         stop("dataset is not set: give a JSON file of records, or 'toy'.")
+    resume = args.resume_from_checkpoint
+    if isinstance(resume, str) and resume.lower() not in ("true", "false") and not Path(resume).is_dir():
+        stop(f"resume_from_checkpoint ({resume}) is no folder.")
 
     toy = None
     if script_args.dataset == "toy":
@@ -233,9 +231,6 @@ def main():
         trainer = make_trainer(script_args, args, model_args, train_dataset, eval_dataset)
     if toy:
         toy_report.show_progress(trainer)
-    resume = args.resume_from_checkpoint
-    if isinstance(resume, str) and resume.lower() not in ("true", "false") and not Path(resume).is_dir():
-        stop(f"resume_from_checkpoint ({resume}) is no folder.")
     try:
         trainer.train(resume_from_checkpoint=resume)
     except (MediaError, PromptError) as error:  # names its record

@@ -26,7 +26,7 @@ class Row:
 
     Args:
         inputs (`dict`): the row of the dataset, with all its columns.
-        messages (`list[dict]`): the prompt, its media as empty placeholders.
+        messages (`list[dict]`): the prompt as it was encoded, its media as empty placeholders.
         group (`int`): index of the row's prompt in the batch of all ranks.
         place (`int`): the row's place in its group, 0 to G - 1.
         encoded (`EncodedPrompt`): the prompt on the frames in order; shared by the rows of the group.
@@ -120,10 +120,9 @@ class BatchLoader:
             named_error = named(error, inputs)
             if self.on_bad_video == "raise":
                 raise named_error from error
-            messages = [{**message, "content": text_of(message)} for message in inputs["prompt"]]
             stub = [{"role": "user", "content": [{"type": "text", "text": "-"}]}]  # what is masked may cost little
             encoded = self._encode(stub, [], [], max_length=None)
-            return Row(inputs, messages, group, 0, encoded, error=named_error)
+            return Row(inputs, stub, group, 0, encoded, error=named_error)
 
     def _encode_group(self, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
         messages, video_sources, image_sources = place_media(

@@ -29,7 +29,8 @@ RESERVED_COLUMNS = (
     "contrast_completion_ids",
 )
 
-# The private methods of `GRPOTrainer` that `TGRPOTrainer` overrides, with the parameters they had in TRL 1.16 (canary: tests/test_hooks.py)
+# The private methods of `GRPOTrainer` that `TGRPOTrainer` overrides, with the parameters they had in TRL 1.16
+# (canary: tests/test_hooks.py)
 HOOKS = {
     "_set_signature_columns_if_needed": "self",
     "_prepare_inputs": "self generation_batch",
@@ -82,6 +83,25 @@ def check_arguments(model: Any, args: TGRPOConfig, kwargs: dict[str, Any]) -> No
         )
 
 
+def check_columns(train_dataset: Any, eval_dataset: Any) -> None:
+    """Refuse data without prompts, or with columns of names that rewards are called with."""
+    for name, dataset in _named(train_dataset, eval_dataset).items():
+        columns = getattr(dataset, "column_names", None)
+        if columns is None:  # no dataset, or a stream that does not know its own
+            continue
+        if "prompt" not in columns:
+            raise ValueError(f"{name} has no column 'prompt', only {', '.join(columns)}. See load_video_r1.")
+        taken = [column for column in RESERVED_COLUMNS if column in columns]
+        if taken:
+            raise ValueError(f"{name} has a column {taken[0]!r}, a name that rewards are called with. Rename it.")
+
+
+def _named(train_dataset: Any, eval_dataset: Any) -> dict[str, Any]:
+    """The datasets by the name that errors call them."""
+    several = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
+    return {"train_dataset": train_dataset, **several}
+
+
 def accuracy_index(reward_funcs: list[Any], name: str | None) -> int:
     """Index of the reward function that says which rollouts are correct."""
     names = [
@@ -106,10 +126,8 @@ def media_kinds(train_dataset: Any, eval_dataset: Any, processor: Any) -> set[st
     Raises:
         `ValueError`: a dataset with videos for a processor that takes none.
     """
-    datasets = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
     kinds = set()
-    for name, dataset in {"train_dataset": train_dataset, **datasets}.items():
-        _check_columns(name, dataset)
+    for name, dataset in _named(train_dataset, eval_dataset).items():
         for kind in ("video", "image"):
             column = next((c for c in (kind, kind + "s") if _may_hold_media(dataset, c)), None)
             if column is None:
@@ -121,17 +139,6 @@ def media_kinds(train_dataset: Any, eval_dataset: Any, processor: Any) -> set[st
                     "takes no videos. Use a video-language model such as Qwen2.5-VL, or remove the column."
                 )
     return kinds
-
-
-def _check_columns(name: str, dataset: Any) -> None:
-    columns = getattr(dataset, "column_names", None)  # a stream may not know its own
-    if columns is None:
-        return
-    if "prompt" not in columns:
-        raise ValueError(f"{name} has no column 'prompt', only {', '.join(columns)}. See load_video_r1.")
-    taken = [column for column in RESERVED_COLUMNS if column in columns]
-    if taken:
-        raise ValueError(f"{name} has a column {taken[0]!r}, a name that rewards are called with. Rename it.")
 
 
 def _may_hold_media(dataset: Any, column: str) -> bool:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from .video import leaves_an_even_count
+
 
 @dataclass
 class TGRPOConfig(GRPOConfig):
@@ -215,8 +217,8 @@ class TGRPOConfig(GRPOConfig):
             raise ValueError(f"on_bad_video ({self.on_bad_video!r}) must be 'raise' or 'skip'.")
         if not self.video_fps > 0:
             raise ValueError(f"video_fps ({self.video_fps}) must be positive.")
-        even = max(2, self.video_min_frames + self.video_min_frames % 2)  # frames are sampled in pairs
-        if self.video_num_frames is None and not (self.video_min_frames >= 1 and even <= self.video_max_frames):
+        bounds = self.video_min_frames, self.video_max_frames
+        if self.video_num_frames is None and not (bounds[0] >= 1 and leaves_an_even_count(*bounds)):
             raise ValueError(
                 f"video_min_frames ({self.video_min_frames}) must be at least 1 and at most video_max_frames "
                 f"({self.video_max_frames}), with an even number of at least 2 between them: frames are sampled in pairs."
@@ -235,6 +237,16 @@ class TGRPOConfig(GRPOConfig):
             raise ValueError(
                 f"video_min_pixels ({self.video_min_pixels}) must be at most video_max_pixels ({self.video_max_pixels})."
             )
+
+    @property
+    def video_settings(self) -> dict[str, float | int | None]:
+        """How frames are sampled, as keywords of [`load_video`]."""
+        return {
+            "fps": self.video_fps,
+            "min_frames": self.video_min_frames,
+            "max_frames": self.video_max_frames,
+            "num_frames": self.video_num_frames,
+        }
 
     def contrast_generations(self, num_generations: int) -> int:
         """Contrast rollouts of a group of `num_generations`: the configured share of it, at least 1."""

@@ -265,6 +265,7 @@ def correct_positions(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(getattr(module, "config", None), "model_type", None) in RELEASED_POSITIONS:
             if hasattr(module, "get_rope_index"):
+                # setattr: for mypy an attribute of a module is a tensor or a module
                 setattr(module, "get_rope_index", types.MethodType(_released_rope_index, module))  # noqa: B010
 
 

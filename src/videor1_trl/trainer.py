@@ -16,7 +16,14 @@ from trl.chat_template_utils import parse_response
 from trl.trainer.utils import get_callable_name, get_config_model_id
 
 from .batch import BatchLoader, Row
-from .checks import accuracy_index, check_arguments, check_parent, media_kinds, warn_of_checkpoints_within_a_cycle
+from .checks import (
+    accuracy_index,
+    check_arguments,
+    check_columns,
+    check_parent,
+    media_kinds,
+    warn_of_checkpoints_within_a_cycle,
+)
 from .config import TGRPOConfig
 from .contrast import shuffle_frames
 from .dummies import dummy_prompt, with_rows_below
@@ -142,6 +149,7 @@ class TGRPOTrainer(GRPOTrainer):
             args = TGRPOConfig(f"{name.split('/')[-1]}-T-GRPO")
         reward_funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         check_arguments(model, args, kwargs)
+        check_columns(train_dataset, eval_dataset)
         self._accuracy_index = accuracy_index(reward_funcs, args.accuracy_reward_name)
         if temporal_reward_func is temporal_reward:
             temporal_reward_func = get_temporal_reward(args.temporal_alpha, args.temporal_mu, args.temporal_threshold)
@@ -174,12 +182,7 @@ class TGRPOTrainer(GRPOTrainer):
             self.processing_class,
             video_loader,
             contrast if temporal_reward_func is not None else None,
-            video_settings={
-                "fps": args.video_fps,
-                "min_frames": args.video_min_frames,
-                "max_frames": args.video_max_frames,
-                "num_frames": args.video_num_frames,
-            },
+            video_settings=args.video_settings,
             encode_settings={
                 "video_max_pixels": args.video_max_pixels,
                 "video_min_pixels": args.video_min_pixels,
@@ -293,8 +296,7 @@ class TGRPOTrainer(GRPOTrainer):
         """Take the rows of unusable prompts out of the loss: their mask is zero, and so is their KL."""
         skipped = [row.error is not None for row in self._batch]
         output["completion_mask"][torch.tensor(skipped, device=output["completion_mask"].device)] = 0
-        mask = output["completion_mask"] * output.get("tool_mask", 1)
-        output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
+        output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
         count = self.accelerator.gather(torch.tensor(sum(skipped), device=self.accelerator.device)).sum().item()
         self._metrics[self._mode()]["video/skipped_rows"].append(count)
         for row in {row.group: row for row in self._batch if row.error is not None}.values():
@@ -325,8 +327,9 @@ class TGRPOTrainer(GRPOTrainer):
             [row.inputs for row in self._batch], prompts, completions, completion_ids_list
         )
         device = rewards_per_func.device
-        skipped = torch.tensor([row.error is not None for row in self._batch], device=device)
-        rewards_per_func[gather(skipped)] = torch.nan
+        if self.args.on_bad_video == "skip":
+            skipped = torch.tensor([row.error is not None for row in self._batch], device=device)
+            rewards_per_func[gather(skipped)] = torch.nan
         if self.temporal_reward_func is not None:
             contrast = gather(self._contrast_accuracies(prompts))  # (W * B,), NaN where a row owns no contrast rollout
             accuracies = rewards_per_func[:, self._accuracy_index]

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -252,7 +253,7 @@ def main():
         noise = np.random.default_rng(0).integers(0, 256, (64, 224, 224, 3)).astype(np.uint8)
         video = tiny.write_mp4(folder / "video.mp4", noise, fps=4)
         bar = tqdm(total=(3 * 2 + 1 + 5 * 2) * (arguments.repetitions + 1), desc="steps")
-        make = lambda **settings: make_trainer(model, video, folder / "run", **settings)  # noqa: E731
+        make = partial(make_trainer, model, video, folder / "run")
         by_group = {
             group: compare(
                 {"shared": make(share=True, group=group), "row by row": make(share=False, group=group)}
