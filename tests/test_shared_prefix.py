@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tiny import FAMILIES, build
 
 from videor1_trl.families import EncodedPrompt, cannot_share
-from videor1_trl.shared_prefix import distinct, pack, regrouped, visible
+from videor1_trl.packed_attention import visible
+from videor1_trl.shared_prefix import distinct, pack, regrouped
 
 
 def prompts_of(tgrpo, media):
@@ -37,9 +38,10 @@ def padded_batch(tgrpo, rows, completions):
     return torch.tensor(ids), torch.tensor(mask), length
 
 
-def computed(tgrpo, rows, completions, share, weights=None):
+def computed(tgrpo, rows, completions, share, weights=None, device="cpu"):
     """Log-probabilities and entropies (B, C), and the gradients of their weighted sum."""
     ids, mask, length = padded_batch(tgrpo, rows, completions)
+    ids, mask = ids.to(device), mask.to(device)
     tgrpo._share_prefix, tgrpo._encoded = share, rows
     tgrpo.model.zero_grad()
     logps, entropies, _ = tgrpo._get_per_token_logps_and_entropies(
@@ -115,9 +117,14 @@ def test_the_comparison_would_notice_completions_that_see_each_other(ready, monk
     tgrpo, prompts = ready("qwen2_5_vl")
     rows, completions = [prompts[0]] * 3, [[30, 31, 32], [40, 41], [50, 51]]
     expected = computed(tgrpo, rows, completions, False)
-    monkeypatch.setattr(
-        "videor1_trl.shared_prefix.visible", lambda s: torch.ones(len(s), 1, s.shape[1], s.shape[1]).tril().bool()
-    )
+    original = pack
+
+    def one_completion(*args, **kwargs):
+        packed = original(*args, **kwargs)
+        packed.segments[:, :, 1].clamp_(max=1)
+        return packed
+
+    monkeypatch.setattr("videor1_trl.shared_prefix.pack", one_completion)
     with pytest.raises(AssertionError):
         assert_same(computed(tgrpo, rows, completions, True), expected)
 
@@ -134,18 +141,26 @@ def test_a_packed_group_by_hand(models):
     assert packed.scored.tolist() == [[True, True, False], [False] * 3, [True] * 3]
     # the token that predicts 20 stands at 2, the one that predicts 30 at 5
     assert packed.places[0, :2].tolist() == [2, 3] and packed.places[2].tolist() == [5, 6, 7]
-    seen = packed.inputs["attention_mask"][0, 0].int().tolist()
+    assert packed.segments.tolist() == [[[[0] * 9, [0, 0, 1, 1, 1, 3, 3, 3, 3]]]]
+    seen = visible(packed.segments)[0, 0].int().tolist()
     assert seen[4] == [1, 1, 1, 1, 1, 0, 0, 0, 0]
     assert seen[7] == [1, 1, 0, 0, 0, 1, 1, 1, 0]
 
 
-@given(segments=st.lists(st.integers(-1, 4), min_size=1, max_size=12))
-def test_a_token_sees_the_prompt_and_its_own_segment_before_it(segments):
-    found = visible(torch.tensor([segments]))[0, 0]
-    for query, of in enumerate(segments):
-        for key, other in enumerate(segments):
-            expected = key <= query and (other == of or (other == 0 and of > 0))
-            assert found[query, key] == expected
+def test_two_packed_groups_by_hand(models):
+    """Behind each other without padding, or one sequence each, padded."""
+    first, second = EncodedPrompt([7, 8]), EncodedPrompt([9])
+    completions, mask = torch.tensor([[20, 0], [30, 31]]), torch.tensor([[1, 0], [1, 1]])
+    one = pack(models().model, [first, second], completions, mask, pad_token_id=0)
+    assert one.inputs["input_ids"].tolist() == [[7, 8, 20, 9, 30, 31]]
+    assert one.segments.tolist() == [[[[0, 0, 0, 1, 1, 1], [0, 1, 1, 2, 2, 2]]]]
+    assert one.inputs["position_ids"][0].tolist() == [[0, 1, 2, 0, 1, 2]]
+    assert one.places[0, 0] == 1 and one.places[1].tolist() == [3, 4]
+    two = pack(models().model, [first, second], completions, mask, pad_token_id=0, one_sequence=False)
+    assert two.inputs["input_ids"].tolist() == [[7, 8, 20], [9, 30, 31]]
+    assert two.places[0, 0] == 1 and two.places[1].tolist() == [2, 3], "two scores a sequence"
+    scores = torch.arange(4).view(2, 2)
+    assert two.unpack(scores).tolist() == [[1, 0], [2, 3]]
 
 
 def test_distinct_prompts_are_told_apart_by_identity_in_order_of_their_first_row():
@@ -280,10 +295,10 @@ class TestFallback:
         model.config.text_config.layer_types = ["full_attention", "sliding_attention"]
         assert cannot_share(model) == "Qwen2_5_VLForConditionalGeneration has layers of sliding_attention"
 
-    def test_a_backend_without_masks_says_so(self, tmp_path):
+    def test_an_unknown_backend_says_so(self, tmp_path):
         model = build("qwen2_5_vl", tmp_path).model
-        model.config.text_config._attn_implementation = "flash_attention_2"
-        assert re.match("attn_implementation='flash_attention_2' takes no attention mask", cannot_share(model))
+        model.config.text_config._attn_implementation = "mine"
+        assert re.match("attn_implementation='mine' is not known here", cannot_share(model))
 
     def test_training_goes_on_row_by_row_with_one_warning(self, models, media, tmp_path, caplog, monkeypatch):
         monkeypatch.setattr("videor1_trl.trainer.cannot_share", lambda model: "it may not")

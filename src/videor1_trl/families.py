@@ -12,6 +12,8 @@ from torch import nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
+from .packed_attention import cannot_take_segments
+
 
 RELEASED_POSITIONS = ("qwen2_vl", "qwen2_5_vl")  # text goes on at the largest position of the video + 1
 PLACEHOLDER_TOKENS = (  # as attributes of a config, a processor or a tokenizer
@@ -336,7 +338,7 @@ def cannot_share(model: PreTrainedModel) -> str | None:
     Why a model's rows cannot share their prompt's computation, or `None` where they can.
 
     Sharing needs full attention in every layer (a sliding window or a recurrent state would cross from one completion
-    into the next) under a backend that takes a mask, and a prompt that no later token changes.
+    into the next) under a backend that can be told who sees whom.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
@@ -344,6 +346,4 @@ def cannot_share(model: PreTrainedModel) -> str | None:
         return f"{type(model).__name__} has layers of {', '.join(sorted(kinds))}"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return f"{type(model).__name__} attends through a sliding window"
-    if config._attn_implementation not in ("sdpa", "eager"):
-        return f"attn_implementation={config._attn_implementation!r} takes no attention mask; sdpa and eager do"
-    return None
+    return cannot_take_segments(config._attn_implementation)

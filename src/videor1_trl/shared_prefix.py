@@ -16,20 +16,23 @@ from .families import (
     prompt_positions,
     remember_positions,
 )
+from .packed_attention import mask_for
 
 
 @dataclass
 class PackedGroups:
     """
-    The rows of a micro-batch packed behind their distinct prompts, one sequence per prompt.
+    The rows of a micro-batch packed behind their distinct prompts.
 
-    A sequence is `prompt[:-1]`, then for each of its completions `[prompt[-1]] + completion`, so that the usual shift by
-    one scores every completion token. A completion sees its prompt and itself; positions go on from the prompt's.
+    A prompt and its completions stand as `prompt[:-1]`, then for each completion `[prompt[-1]] + completion`, so that the
+    usual shift by one scores every completion token. A completion sees its prompt and itself; positions go on from the
+    prompt's. All prompts stand in one sequence (N = 1, no padding), or each in a sequence of its own (N prompts, padded).
 
     Args:
-        inputs (`dict[str, torch.Tensor]`):
-            Arguments of the model: `input_ids` (N, L), `attention_mask` (N, 1, L, L) bool, `position_ids`, token types
-            and media, for N distinct prompts.
+        inputs (`dict[str, Any]`):
+            Arguments of the model: `input_ids` (N, L), `position_ids`, token types and media.
+        segments (`torch.Tensor` of shape (N, 1, 2, L), int64):
+            Which prompt and which of its completions each token belongs to; see `packed_attention`.
         labels (`torch.Tensor` of shape (N, L)):
             The completions' tokens at their places, -100 elsewhere.
         places (`torch.Tensor` of shape (B, C)):
@@ -38,7 +41,8 @@ class PackedGroups:
             Which completion tokens exist.
     """
 
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, Any]
+    segments: torch.Tensor
     labels: torch.Tensor
     places: torch.Tensor
     scored: torch.Tensor
@@ -61,80 +65,70 @@ def pack(
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
     pad_token_id: int,
+    *,
+    one_sequence: bool = True,
 ) -> PackedGroups:
     """
-    Pack the rows of a micro-batch behind their distinct prompts.
+    Pack the rows of a micro-batch behind their distinct prompts, without their media.
 
     Args:
         model (`nn.Module`): the unwrapped model, whose own rule gives the positions of a prompt.
         rows (`list[EncodedPrompt]` of length B): rows that share a prompt share the object.
         completion_ids (`torch.Tensor` of shape (B, C)): right-padded completions.
         completion_mask (`torch.Tensor` of shape (B, C)): 1 for a completion's tokens, a row of zeros leaves it out.
+        one_sequence (`bool`, defaults to `True`): all prompts behind each other, else one sequence per prompt.
     """
     device = completion_ids.device
     prompts, owners = distinct(rows)
     lengths = completion_mask.sum(1).tolist()
     prefixes = [len(prompt.input_ids) - 1 for prompt in prompts]
-    ends = list(prefixes)
-    starts = []  # of each row's segment, which opens with a copy of the prompt's last token
+    sizes = list(prefixes)
     for owner, length in zip(owners, lengths, strict=True):
-        starts.append(ends[owner])
-        ends[owner] += length + 1 if length else 0
-    longest = max(*ends, 2)
+        sizes[owner] += length + 1 if length else 0
+    width = max(*sizes, sum(sizes) if one_sequence else 0, 2)
+    starts = [sum(sizes[:n]) if one_sequence else n * width for n in range(len(prompts))]
+    shape = (1 if one_sequence else len(prompts), width)
 
-    ids = torch.full((len(prompts), longest), pad_token_id)
-    labels = torch.full((len(prompts), longest), -100)
-    segments = torch.full((len(prompts), longest), -1)  # -1: padding, 0: the prompt, 1 and up: its completions
+    ids = torch.full((shape[0] * width,), pad_token_id)
+    labels = torch.full_like(ids, -100)
+    segments = torch.stack([torch.full_like(ids, -1), torch.zeros_like(ids)])
     axes = [prompt_positions(model, prompt) for prompt in prompts]  # each (A, P)
-    positions = torch.zeros(axes[0].shape[0], len(prompts), longest, dtype=torch.long)
-    for index, prompt in enumerate(prompts):
-        ids[index, : prefixes[index]] = torch.tensor(prompt.input_ids[:-1])
-        segments[index, : prefixes[index]] = 0
-        positions[:, index, : prefixes[index]] = axes[index][:, :-1]
+    positions = torch.zeros(len(axes[0]), len(ids), dtype=torch.long)
+    token_types = collate_token_types(prompts)
+    types = {key: torch.zeros_like(ids) for key in token_types}
+    for index, (prompt, start, size) in enumerate(zip(prompts, starts, sizes, strict=True)):
+        prefix = slice(start, start + prefixes[index])
+        ids[prefix] = torch.tensor(prompt.input_ids[:-1], dtype=torch.long)
+        segments[0, start : start + size] = index
+        positions[:, prefix] = axes[index][:, :-1]
+        for key, values in token_types.items():
+            types[key][prefix] = torch.tensor(values[index][:-1], dtype=torch.long)
     places = torch.zeros(completion_ids.shape, dtype=torch.long)
     scored = torch.zeros(completion_ids.shape, dtype=torch.bool)
     on_cpu = completion_ids.cpu()
-    for row, (owner, start, length) in enumerate(zip(owners, starts, lengths, strict=True)):
+    ends = [start + prefix for start, prefix in zip(starts, prefixes, strict=True)]
+    for row, (owner, length) in enumerate(zip(owners, lengths, strict=True)):
         if not length:
             continue
-        tokens = slice(start + 1, start + 1 + length)
-        ids[owner, start] = prompts[owner].input_ids[-1]
-        ids[owner, tokens] = labels[owner, tokens] = on_cpu[row, :length]
-        segments[owner, start : start + 1 + length] = row + 1
-        positions[:, owner, start : start + 1 + length] = axes[owner][:, -1:] + torch.arange(length + 1)
-        places[row, :length] = owner * (longest - 1) + torch.arange(start, start + length)
+        start, ends[owner] = ends[owner], ends[owner] + length + 1
+        segment, tokens = slice(start, ends[owner]), slice(start + 1, ends[owner])
+        ids[start] = prompts[owner].input_ids[-1]  # a copy of the prompt's last token opens each completion
+        ids[tokens] = labels[tokens] = on_cpu[row, :length]
+        segments[1, segment] = row + 1
+        positions[:, segment] = axes[owner][:, -1:] + torch.arange(length + 1)
+        places[row, :length] = torch.arange(start, start + length) - start // width  # one score fewer a sequence
         scored[row, :length] = True
 
-    inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": visible(segments.to(device)),
-        "position_ids": (positions if len(positions) > 1 else positions[0]).to(device),
-    }
-    for key, values in collate_token_types(prompts).items():
-        types = torch.zeros_like(ids)
-        for index, value in enumerate(values):
-            types[index, : prefixes[index]] = torch.tensor(value[:-1])
-        inputs[key] = types.to(device)
-    media = {key: value.to(device, non_blocking=True) for key, value in collate_features(prompts).items()}
-    return PackedGroups({**inputs, **media}, labels.to(device), places.to(device), scored.to(device))
-
-
-def visible(segments: torch.Tensor) -> torch.Tensor:
-    """
-    Which token sees which: causally, its own segment and segment 0. Padding sees itself, so that no row is empty.
-
-    Args:
-        segments (`torch.Tensor` of shape (N, L)): 0 for the prompt, another number for each completion, -1 for padding.
-
-    Returns:
-        `torch.Tensor` of shape (N, 1, L, L), bool, queries before keys.
-
-    >>> visible(torch.tensor([[0, 1, 2, -1]]))[0, 0].int().tolist()
-    [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
-    """
-    queries, keys = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
-    return (causal & (((keys == 0) & (queries >= 0)) | (keys == queries)))[:, None]
+    shaped = positions.view(-1, *shape)
+    inputs = {"input_ids": ids.view(shape), "position_ids": shaped if len(shaped) > 1 else shaped[0]}
+    inputs |= {key: value.view(shape) for key, value in types.items()}
+    return PackedGroups(
+        {key: value.to(device) for key, value in inputs.items()},
+        segments.view(2, *shape).permute(1, 0, 2)[:, None].contiguous().to(device),
+        labels.view(shape).to(device),
+        places.to(device),
+        scored.to(device),
+    )
 
 
 class PackedCall:
@@ -143,12 +137,8 @@ class PackedCall:
     ordinary call of the real model and returns the rows' log-probabilities and entropies (B, C).
     """
 
-    def __init__(self, model: nn.Module, packed: PackedGroups, dtype: torch.dtype | None):
+    def __init__(self, model: nn.Module, packed: PackedGroups):
         self.model, self.packed = model, packed
-        if dtype is not None:  # eager attention adds its mask
-            mask = packed.inputs["attention_mask"]
-            added = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-            packed.inputs["attention_mask"] = added
 
     def __call__(self, fused_lm_head: bool = True, **rows: Any) -> Any:
         outputs = self.model(**self.packed.inputs, labels=self.packed.labels, fused_lm_head=fused_lm_head)
@@ -167,9 +157,14 @@ def packed_call(
     pad_token_id: int,
 ) -> PackedCall:
     """The packed call of the (possibly wrapped) model for these rows; arguments as in [`pack`]."""
-    packed = pack(unwrapped, rows, completion_ids, completion_mask, pad_token_id)
-    eager = unwrapped.config.get_text_config()._attn_implementation == "eager"
-    return PackedCall(model, packed, unwrapped.dtype if eager else None)
+    implementation = unwrapped.config.get_text_config()._attn_implementation
+    packed = pack(
+        unwrapped, rows, completion_ids, completion_mask, pad_token_id, one_sequence=implementation != "eager"
+    )
+    packed.inputs["attention_mask"] = mask_for(implementation, packed.segments, unwrapped.dtype)
+    media = collate_features(distinct(rows)[0])
+    packed.inputs |= {key: value.to(completion_ids.device, non_blocking=True) for key, value in media.items()}
+    return PackedCall(model, packed)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from .families import (
     placeholder_token_ids,
 )
 from .media import MEDIA_COLUMNS, undecoded
+from .packed_attention import take_segments
 from .rewards import get_temporal_reward, temporal_reward
 from .shared_prefix import distinct, packed_call, prefilled_once, regrouped
 from .temporal import TemporalReward, group_bonuses, rollouts, temporal_metrics
@@ -177,6 +178,10 @@ class TGRPOTrainer(GRPOTrainer):
                 correct_positions(each)
         self._restrict_sampling()
         self._share_prefix = args.share_prefix and self._can_share_prefix()
+        if self._share_prefix:
+            for each in (self.model, self.ref_model):
+                if each is not None:
+                    take_segments(each.config.get_text_config()._attn_implementation)
         warn_of_checkpoints_within_a_cycle(args)
         self.batch_loader = BatchLoader(
             self.processing_class,
