@@ -16,15 +16,16 @@ from videor1_trl.shared_prefix import RoomyLayer, distinct, pack, regrouped
 
 
 def prompts_of(tgrpo, media):
-    """Encoded prompts of every kind: two videos, a video twice in one prompt, an image, text, and a contrast."""
+    """Encoded prompts of every kind: a video, an image, text, two videos, a contrast, another question on the first."""
     rows = [
         row("which way does it move?", video=media["videos"][0]),
         row("and this?", image=media["image"]),
         row("left?"),
-        row("what is different here and there?", video=media["videos"][1]),
+        {**row("what is different here and there?"), "videos": media["videos"][:2]},
+        row("how fast?", video=media["videos"][0]),
     ]
     loaded = tgrpo.batch_loader.load([each for each in rows for _ in range(2)], 0, 2, 2, step=1)
-    return [loaded[0].encoded, loaded[2].encoded, loaded[4].encoded, loaded[6].encoded, loaded[1].contrast]
+    return [each.encoded for each in loaded[:8:2]] + [loaded[1].contrast, loaded[8].encoded]
 
 
 def padded_batch(tgrpo, rows, completions):
@@ -85,7 +86,7 @@ def ready(models, media, tmp_path_factory):
 
 
 compositions = st.lists(
-    st.tuples(st.integers(0, 4), st.integers(0, 9)),  # a row's prompt, the length of its completion (0: masked)
+    st.tuples(st.integers(0, 5), st.integers(0, 9)),  # a row's prompt, the length of its completion (0: masked)
     min_size=1,
     max_size=8,
 )

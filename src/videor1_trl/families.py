@@ -47,6 +47,8 @@ class EncodedPrompt:
             The media in the prompt: `"video"`, `"image"`, both or neither.
         positions (`torch.Tensor` of shape (A, P), *optional*):
             The prompt's positions, once they are known; see [`prompt_positions`].
+        media (`list`, *optional*):
+            The prompt's videos and images one by one, once they are told apart; see [`~tower.media_of`].
     """
 
     input_ids: list[int]
@@ -54,6 +56,7 @@ class EncodedPrompt:
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     kinds: frozenset[str] = frozenset()
     positions: torch.Tensor | None = None
+    media: list[Any] | None = None
 
 
 def takes_videos(processor: Any) -> bool:
@@ -200,8 +203,13 @@ def collate_features(prompts: list[EncodedPrompt]) -> dict[str, torch.Tensor]:
     Families that keep a row's frames in the second dimension (SmolVLM) are padded there, and in height and width, with
     zeros: their models drop images that are all zeros.
     """
-    keys = dict.fromkeys(key for prompt in prompts for key in prompt.features)  # a set that keeps the order
-    return {key: _join([prompt.features[key] for prompt in prompts if key in prompt.features]) for key in keys}
+    return join_features([prompt.features for prompt in prompts])
+
+
+def join_features(features: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """As [`collate_features`], of the features alone."""
+    keys = dict.fromkeys(key for each in features for key in each)  # a set that keeps the order
+    return {key: _join([each[key] for each in features if key in each]) for key in keys}
 
 
 def _join(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -12,12 +12,12 @@ from trl.trainer.utils import split_tensor_dict
 
 from .families import (
     EncodedPrompt,
-    collate_features,
     collate_token_types,
     prompt_positions,
     remember_positions,
 )
 from .packed_attention import mask_for
+from .tower import Tower
 
 
 @dataclass
@@ -136,36 +136,46 @@ class PackedCall:
     """
     The model as TRL's row-by-row code sees it: called with (B, P + C) padded rows, it computes packed groups in one
     ordinary call of the real model and returns the rows' log-probabilities and entropies (B, C).
+
+    Args:
+        model (`nn.Module`): the model, wrapped or not.
+        tower ([`~tower.Tower`]): of the same model.
+        rows, completion_ids, completion_mask, pad_token_id: as in [`pack`].
+        keep (`bool`): whether the prompts keep what the tower makes of their media.
     """
 
-    def __init__(self, model: nn.Module, packed: PackedGroups):
-        self.model, self.packed = model, packed
+    def __init__(
+        self,
+        model: nn.Module,
+        tower: Tower,
+        rows: list[EncodedPrompt],
+        completion_ids: torch.Tensor,
+        completion_mask: torch.Tensor,
+        pad_token_id: int,
+        keep: bool = False,
+    ):
+        self._model, self._tower, self._keep = model, tower, keep
+        self._prompts, _ = distinct(rows)
+        unwrapped: Any = tower.model
+        attention = unwrapped.config.get_text_config()._attn_implementation
+        one_sequence = attention != "eager"  # whose dense mask would grow with the square of it
+        self._packed = pack(unwrapped, rows, completion_ids, completion_mask, pad_token_id, one_sequence=one_sequence)
+        self._mask = mask_for(attention, self._packed.segments, unwrapped.dtype)
 
     def __call__(self, fused_lm_head: bool = True, **rows: Any) -> Any:
-        outputs = self.model(**self.packed.inputs, labels=self.packed.labels, fused_lm_head=fused_lm_head)
-        outputs.log_probs = self.packed.unpack(outputs.log_probs)
+        packed = self._packed
+        with self._tower.reads_once(self._prompts, packed.labels.device, self._keep) as media:
+            outputs = self._model(
+                **packed.inputs,
+                **media,
+                attention_mask=self._mask,
+                labels=packed.labels,
+                fused_lm_head=fused_lm_head,
+            )
+        outputs.log_probs = packed.unpack(outputs.log_probs)
         if outputs.entropy is not None:
-            outputs.entropy = self.packed.unpack(outputs.entropy)
+            outputs.entropy = packed.unpack(outputs.entropy)
         return outputs
-
-
-def packed_call(
-    model: nn.Module,
-    unwrapped: Any,
-    rows: list[EncodedPrompt],
-    completion_ids: torch.Tensor,
-    completion_mask: torch.Tensor,
-    pad_token_id: int,
-) -> PackedCall:
-    """The packed call of the (possibly wrapped) model for these rows; arguments as in [`pack`]."""
-    implementation = unwrapped.config.get_text_config()._attn_implementation
-    packed = pack(
-        unwrapped, rows, completion_ids, completion_mask, pad_token_id, one_sequence=implementation != "eager"
-    )
-    packed.inputs["attention_mask"] = mask_for(implementation, packed.segments, unwrapped.dtype)
-    media = collate_features(distinct(rows)[0])
-    packed.inputs |= {key: value.to(completion_ids.device, non_blocking=True) for key, value in media.items()}
-    return PackedCall(model, packed)
 
 
 class RoomyLayer(DynamicLayer):
@@ -197,34 +207,39 @@ class RoomyLayer(DynamicLayer):
 
 
 @contextlib.contextmanager
-def prefilled_once(model: Any, rows: list[EncodedPrompt]) -> Iterator[None]:
+def prefilled_once(tower: Tower, rows: list[EncodedPrompt], keep: bool = False) -> Iterator[None]:
     """
-    Within the context `model.generate` prefills each distinct prompt once and expands the cache to the rows.
+    Within the context the model's `generate` prefills each distinct prompt, with its media, once and expands the cache to
+    the rows.
 
     Args:
-        model (`nn.Module`): the unwrapped model that `generate` is called on.
-        rows (`list[EncodedPrompt]` of length B): whose prompts `generate` gets, left-padded, as `input_ids` (B, P). Media
-            are those of the distinct prompts, in their order, and so are no longer arguments of the decoding.
+        tower ([`~tower.Tower`]): of the model that `generate` is called on.
+        rows (`list[EncodedPrompt]` of length B): whose prompts `generate` gets, left-padded, as `input_ids` (B, P).
+        keep (`bool`): whether the prompts keep what the tower makes of their media.
     """
-    original = model.generate
+    model: Any = tower.model
+    original, calls = model.generate, []
     prompts, owners = distinct(rows)
     first_rows = [owners.index(prompt) for prompt in range(len(prompts))]
 
     def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: Any, **inputs: Any) -> Any:
+        calls.append(len(input_ids))
         per_token = {key: inputs.pop(key)[first_rows] for key in list(inputs) if key.endswith("token_type_ids")}
         positions = [prompt_positions(model, prompt) for prompt in prompts]  # each (A, P)
         padded = torch.zeros(len(positions[0]), len(prompts), input_ids.shape[1], dtype=torch.long)
         for prompt, found in enumerate(positions):
             padded[:, prompt, -found.shape[1] :] = found
-        cache = model(
-            input_ids=input_ids[first_rows],
-            attention_mask=attention_mask[first_rows],
-            position_ids=(padded if len(padded) > 1 else padded[0]).to(input_ids.device),
-            use_cache=True,
-            logits_to_keep=1,
-            **per_token,
-            **inputs,
-        ).past_key_values
+        with tower.reads_once(prompts, input_ids.device, keep) as media:
+            cache = model(
+                input_ids=input_ids[first_rows],
+                attention_mask=attention_mask[first_rows],
+                position_ids=(padded if len(padded) > 1 else padded[0]).to(input_ids.device),
+                use_cache=True,
+                logits_to_keep=1,
+                **per_token,
+                **media,
+                **inputs,
+            ).past_key_values
         cache.crop(-1)  # `generate` needs one token to start from
         cache.batch_select_indices(torch.tensor(owners, device=input_ids.device))
         cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
@@ -241,6 +256,8 @@ def prefilled_once(model: Any, rows: list[EncodedPrompt]) -> Iterator[None]:
         yield
     finally:
         del model.generate
+    if not calls:
+        raise RuntimeError("The rollouts were not generated by the trainer's own model, so they would lack the media.")
 
 
 def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -39,8 +39,9 @@ from .families import (
 from .media import MEDIA_COLUMNS, undecoded
 from .packed_attention import take_segments
 from .rewards import get_temporal_reward, temporal_reward
-from .shared_prefix import distinct, packed_call, prefilled_once, regrouped
+from .shared_prefix import PackedCall, prefilled_once, regrouped
 from .temporal import TemporalReward, group_bonuses, rollouts, temporal_metrics
+from .tower import Tower
 from .video import load_video
 
 
@@ -178,10 +179,7 @@ class TGRPOTrainer(GRPOTrainer):
                 correct_positions(each)
         self._restrict_sampling()
         self._share_prefix = args.share_prefix and self._can_share_prefix()
-        if self._share_prefix:
-            for each in (self.model, self.ref_model):
-                if each is not None:
-                    take_segments(each.config.get_text_config()._attn_implementation)
+        self._share()
         warn_of_checkpoints_within_a_cycle(args)
         self.batch_loader = BatchLoader(
             self.processing_class,
@@ -229,6 +227,15 @@ class TGRPOTrainer(GRPOTrainer):
         settings = {"eos_token_id": self.eos_token_ids, "suppress_tokens": sorted(suppressed) or None}
         self.generation_kwargs.update(settings)
         self.generation_config.update(**settings)
+
+    def _share(self) -> None:
+        """What computing prompts once needs of the policy and of the reference model."""
+        models = [self.accelerator.unwrap_model(each) for each in (self.model, self.ref_model) if each is not None]
+        if self._share_prefix:
+            for each in models:
+                take_segments(each.config.get_text_config()._attn_implementation)
+        self._tower = Tower(models[0], autocast=self.accelerator.autocast)
+        self._ref_tower = Tower(models[-1], self._tower, self.accelerator.autocast)
 
     def _can_share_prefix(self) -> bool:
         """Whether prompts can be computed once per group; says once why not."""
@@ -315,12 +322,12 @@ class TGRPOTrainer(GRPOTrainer):
         num_rows = len(rows)
         rows = rows + self._dummy_rows(rows)
         share = self._share_prefix and self.args.cache_implementation is None
-        once = prefilled_once(self.accelerator.unwrap_model(self.model_wrapped), rows)
+        once = prefilled_once(self._tower, rows, self._keeps_outputs(self._tower))
         with once if share else contextlib.nullcontext():
             completion_ids, logprobs = super()._generate_single_turn(
                 [encoded.input_ids for encoded in rows],
                 None,
-                {**collate_token_types(rows), **collate_features(distinct(rows)[0] if share else rows)},
+                {**collate_token_types(rows), **({} if share else collate_features(rows))},
                 num_generations,
                 has_tool_images,
             )
@@ -477,14 +484,20 @@ class TGRPOTrainer(GRPOTrainer):
         if not self._share_prefix or bidirectional:
             inputs = padded_inputs(rows, ids.shape[1], num_completion)
             return functools.partial(model, **{key: value.to(ids.device) for key, value in inputs.items()})
-        return packed_call(
+        tower = self._ref_tower if model is self.ref_model else self._tower
+        return PackedCall(
             model,
-            self.accelerator.unwrap_model(model),
+            tower,
             rows,
             ids[:, -num_completion:],
             mask[:, -num_completion:],
             self._tokenizer.pad_token_id,
+            keep=self._keeps_outputs(tower),
         )
+
+    def _keeps_outputs(self, tower: Tower) -> bool:
+        """Whether the tower runs once per step: not where it has to run within the wrapped model's own call."""
+        return tower.keeps_outputs and not self._calls_must_match()
 
     def _compute_loss(self, model, inputs):
         self._encoded = inputs["encoded"]

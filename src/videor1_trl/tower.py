@@ -1,0 +1,274 @@
+"""The vision tower once per distinct video: of one forward call, or of a whole step where the tower is frozen."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from .families import EncodedPrompt, collate_features, join_features
+
+
+@dataclass(eq=False)
+class Medium:
+    """
+    One video or image of a prompt, as the vision tower reads it.
+
+    Args:
+        kind (`str`): `"video"` or `"image"`: which of the model's `get_video_features` and `get_image_features` reads it.
+        features (`dict[str, torch.Tensor]`): arguments of that method, on the CPU.
+        output (`dict[str, Any]`, *optional*): what a frozen tower made of it, on the model's device.
+    """
+
+    kind: str
+    features: dict[str, torch.Tensor]
+    output: dict[str, Any] | None = field(default=None, repr=False)
+
+    def fingerprint(self) -> tuple:
+        """Equal for equal media, and seldom for others: shapes, and some two hundred values of each feature."""
+        samples = {key: value.flatten()[:: max(1, value.numel() // 200)] for key, value in self.features.items()}
+        return self.kind, *((key, *self.features[key].shape, *samples[key].tolist()) for key in sorted(samples))
+
+    def equals(self, other: "Medium") -> bool:
+        return all(
+            mine is theirs or torch.equal(mine, theirs)
+            for mine, theirs in ((value, other.features[key]) for key, value in self.features.items())
+        )
+
+
+def media_of(prompt: EncodedPrompt) -> list[Medium]:
+    """The media of a prompt, videos and images each in their order; made once per prompt."""
+    if prompt.media is None:
+        of_kind: dict[str, dict[str, torch.Tensor]] = {"video": {}, "image": {}}
+        for key, value in prompt.features.items():
+            if key != "second_per_grid_ts":  # of the positions, not of the tower
+                of_kind["video" if "video" in key else "image"][key] = value
+        prompt.media = [
+            Medium(kind, each) for kind, features in of_kind.items() if features for each in _apart(kind, features)
+        ]
+    return prompt.media
+
+
+def _apart(kind: str, features: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """The features of each video or image: as many patches as its grid says, else one entry of each feature."""
+    sizes = [1] * len(next(iter(features.values())))
+    if (grid := features.get(f"{kind}_grid_thw")) is not None:
+        sizes = grid.prod(-1).tolist()
+    parts = {
+        key: value.split(sizes) if len(value) == sum(sizes) else value.split(1) for key, value in features.items()
+    }
+    return [dict(zip(parts, each, strict=True)) for each in zip(*parts.values(), strict=True)]
+
+
+def distinct_media(prompts: list[EncodedPrompt]) -> tuple[list[Medium], dict[str, list[int]]]:
+    """
+    The distinct media of several prompts, by content, and for each kind the index of every medium, prompt by prompt, among
+    the distinct ones of that kind.
+    """
+    found: dict[tuple, list[tuple[int, Medium]]] = {}
+    distinct: dict[str, list[Medium]] = {"video": [], "image": []}
+    indices: dict[str, list[int]] = {"video": [], "image": []}
+    for medium in (medium for prompt in prompts for medium in media_of(prompt)):
+        alike = found.setdefault(medium.fingerprint(), [])
+        index = next((index for index, other in alike if medium.equals(other)), None)
+        if index is None:
+            index = len(distinct[medium.kind])
+            distinct[medium.kind].append(medium)
+            alike.append((index, medium))
+        indices[medium.kind].append(index)
+    return distinct["video"] + distinct["image"], {kind: each for kind, each in indices.items() if each}
+
+
+class Tower:
+    """
+    The vision tower of a model, with its projector.
+
+    Args:
+        model (`nn.Module`): the unwrapped model.
+        same_as (`Tower`, *optional*): the policy's, where this is a reference model's: if both are equal, what the one made
+            serves the other.
+        autocast (`Callable`): the context that the model's own forward runs in.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        same_as: "Tower | None" = None,
+        autocast: Callable[[], AbstractContextManager] = contextlib.nullcontext,
+    ):
+        self.model = model
+        self._autocast = autocast
+        self._one_by_one = True  # until an output has other than one entry for each medium
+        owners: list[Any] = [module for module in model.modules() if _takes_outputs(module)]
+        self._owner = owners[-1] if owners else None  # the innermost: its forward calls the tower
+        self._modules: list[nn.Module] = []
+        if owners:
+            decoder = owners[-1].get_decoder()
+            self._modules = [child for child in owners[-1].children() if child is not decoder]
+        self._policy = same_as
+        self._is_alike = same_as is not None and self._equals(same_as)
+
+    def _equals(self, other: "Tower") -> bool:
+        ours, theirs = (
+            [parameter for module in tower._modules for parameter in module.parameters()] for tower in (self, other)
+        )
+        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """
+        Whether what the tower makes of a video stays the same for a whole step: it can be handed to the model, nothing in
+        the tower is trained (as with LoRA on the language model only), and it drops nothing at random. A reference model's
+        tower keeps what the policy's does, if both are equal.
+        """
+        if self._policy is not None:
+            return self._is_alike and self._policy.keeps_outputs
+        return (
+            bool(self._modules)
+            and not any(parameter.requires_grad for module in self._modules for parameter in module.parameters())
+            and not any(_drops(each) for module in self._modules for each in module.modules())
+        )
+
+    @contextlib.contextmanager
+    def reads_once(self, prompts: list[EncodedPrompt], device: torch.device, keep: bool) -> Iterator[dict[str, Any]]:
+        """
+        Within the context the arguments that it gives stand for the media of these prompts in a call of the model, which
+        then reads each distinct one once.
+
+        Args:
+            keep (`bool`): compute outputs now, without gradients, where the prompts do not hold them yet, and let the
+                prompts keep them; only where [`keeps_outputs`] holds.
+        """
+        if self._owner is None:  # its forward may want all of it
+            yield {key: value.to(device, non_blocking=True) for key, value in collate_features(prompts).items()}
+            return
+        media, indices = distinct_media(prompts)
+        if keep and media and self._encode([medium for medium in media if medium.output is None], device):
+            yield {"mm_encoder_outputs": _outputs(prompts, media, indices)}
+            return
+        every = [medium for prompt in prompts for medium in media_of(prompt)]
+        if len(every) == len(media) or not self._one_by_one:
+            yield _joined(every, device)
+            return
+        with self._repeating(every, indices, device):
+            yield _joined(media, device)
+
+    @torch.no_grad()
+    def _encode(self, media: list[Medium], device: torch.device) -> bool:
+        for kind in dict.fromkeys(medium.kind for medium in media):
+            chosen = [medium for medium in media if medium.kind == kind]
+            method, inputs = getattr(self._owner, f"get_{kind}_features"), _joined(chosen, device)
+            with self._autocast():
+                found = method(**_known(method, inputs), return_dict=True)
+            if not _is_one_by_one(found, len(chosen)):
+                self._one_by_one = False
+                return False
+            for index, medium in enumerate(chosen):
+                medium.output = _chosen(found, [index])
+        return True
+
+    @contextlib.contextmanager
+    def _repeating(self, every: list[Medium], indices: dict[str, list[int]], device: torch.device) -> Iterator[None]:
+        """Within the context the model's tower reads distinct media, and gives outputs for every medium."""
+        originals = {kind: getattr(self._owner, f"get_{kind}_features") for kind in indices}
+
+        def repeating(kind: str) -> Callable[..., Any]:
+            def features(*args: Any, **kwargs: Any) -> Any:
+                with _unpatched(self._owner, originals):  # Qwen3-VL reads videos through get_image_features
+                    found = originals[kind](*args, **kwargs)
+                    if not _is_one_by_one(found, max(indices[kind]) + 1):
+                        self._one_by_one = False
+                        inputs = _joined([medium for medium in every if medium.kind == kind], device)
+                        return originals[kind](**_known(originals[kind], inputs), return_dict=True)
+                for name, value in _chosen(found, indices[kind]).items():
+                    setattr(found, name, value)
+                return found
+
+            return features
+
+        for kind in originals:
+            setattr(self._owner, f"get_{kind}_features", repeating(kind))
+        try:
+            yield
+        finally:
+            for kind in originals:
+                delattr(self._owner, f"get_{kind}_features")
+
+
+@contextlib.contextmanager
+def _unpatched(owner: Any, kinds: Iterable[str]) -> Iterator[None]:
+    names = [f"get_{kind}_features" for kind in kinds]
+    patched = {name: owner.__dict__.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, method in patched.items():
+            setattr(owner, name, method)
+
+
+def _known(method: Callable[..., Any], inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inputs that a method names."""
+    return {key: inputs[key] for key in inspect.signature(method).parameters if key in inputs}
+
+
+def _takes_outputs(module: nn.Module) -> bool:
+    """Whether a module's forward calls a tower whose outputs come medium by medium, and takes them in its stead."""
+    forward: Any = type(module).forward
+    return hasattr(module, "get_image_features") and "mm_encoder_outputs" in inspect.signature(forward).parameters
+
+
+def _joined(media: list[Medium], device: torch.device) -> dict[str, torch.Tensor]:
+    joined = join_features([medium.features for medium in media])
+    return {key: value.to(device, non_blocking=True) for key, value in joined.items()}
+
+
+def _is_one_by_one(output: Any, total: int) -> bool:
+    """Whether a tower's output has one entry for each of its `total` media."""
+    return len(output.pooler_output) == total
+
+
+def _chosen(output: Any, indices: list[int]) -> dict[str, Any]:
+    """What a model reads of its tower's output, for the media at these indices."""
+    pooled = output.pooler_output
+    is_tensor = isinstance(pooled, torch.Tensor)
+    chosen: dict[str, Any] = {"pooler_output": pooled[indices] if is_tensor else [pooled[index] for index in indices]}
+    layers = getattr(output, "deepstack_features", None)
+    if layers is not None:
+        chosen["deepstack_features"] = [[layer[index] for index in indices] for layer in layers]
+    return chosen
+
+
+def _outputs(prompts: list[EncodedPrompt], media: list[Medium], indices: dict[str, list[int]]) -> dict[str, Any]:
+    """The model's `mm_encoder_outputs` for all media of the prompts; equal media are given the same output to keep."""
+    outputs = {}
+    for kind, index in indices.items():
+        distinct = [medium.output for medium in media if medium.kind == kind]
+        every = [medium for prompt in prompts for medium in media_of(prompt) if medium.kind == kind]
+        for medium, each in zip(every, index, strict=True):
+            medium.output = distinct[each]
+        kept = [medium.output for medium in every if medium.output is not None]
+        pooled = [output["pooler_output"] for output in kept]
+        is_tensor = isinstance(pooled[0], torch.Tensor)
+        joined = {"pooler_output": torch.cat(pooled) if is_tensor else [each for output in pooled for each in output]}
+        if "deepstack_features" in kept[0]:
+            layers = zip(*(output["deepstack_features"] for output in kept), strict=True)
+            joined["deepstack_features"] = [[each for of_medium in layer for each in of_medium] for layer in layers]
+        outputs[kind] = SimpleNamespace(**joined)  # not a dict, which wrappers would take apart
+    return outputs
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return one is other or (alike and bool(torch.equal(one, other.to(one.device))))
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module leaves values out at random while it trains."""
+    rates = [getattr(module, name, 0) for name in ("attention_dropout", "dropout", "drop_path_rate", "drop_prob")]
+    dropout = isinstance(module, nn.Dropout) and module.p > 0
+    return dropout or any(isinstance(rate, float) and rate > 0 for rate in rates)
