@@ -7,13 +7,14 @@ warm-up.
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -149,24 +150,34 @@ def compare(trainers, repetitions, bar):
 
 
 def peak_memory(tgrpo):
-    """Bytes by which the process grew beyond the idle trainer in one step, by sampling its resident set."""
+    """Bytes by which the process grew beyond the idle trainer in one step: the kernel's own high-water mark."""
+    one_step(tgrpo)  # the optimizer's state and the libraries' buffers belong to the idle trainer
     gc.collect()
-    page, largest, done = os.sysconf("SC_PAGE_SIZE"), [0], threading.Event()
-
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * page
-
-    def sample():
-        while not done.wait(0.002):
-            largest[0] = max(largest[0], resident())
-
-    idle = resident()
-    watcher = threading.Thread(target=sample)
-    watcher.start()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the mark starts anew
+    before = status("VmRSS")
     one_step(tgrpo)
-    done.set()
-    watcher.join()
-    return largest[0] - idle
+    return status("VmHWM") - before
+
+
+def status(key):
+    """A size of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":")) * 1024
+
+
+def peak_memory_apart(model, video, share):
+    """[`peak_memory`] in a process of its own, whose allocator hands every freed tensor back at once."""
+    command = [sys.executable, "-W", "ignore", __file__, "--memory_of", model.path, video, str(int(share))]
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    found = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+    return int(found.stdout.split()[-1])
+
+
+def print_memory_of(path, video, share):
+    with tempfile.TemporaryDirectory() as folder:
+        model = tiny.Tiny(path, None, None)
+        print(peak_memory(make_trainer(model, video, folder, share=share == "1")))
 
 
 def matrix_rate():
@@ -243,8 +254,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("out", nargs="?", default="runs/bench/step.json")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--memory_of", nargs=3, metavar=("MODEL", "VIDEO", "SHARE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(2)
+    if arguments.memory_of:
+        return print_memory_of(*arguments.memory_of)
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -263,7 +277,9 @@ def main():
             )
             for group in (4, 8, 16)
         }
-        memory = {name: peak_memory(make(share=share)) for name, share in (("shared", True), ("row by row", False))}
+        memory = {
+            name: peak_memory_apart(model, video, share) for name, share in (("shared", True), ("row by row", False))
+        }
         rate = matrix_rate()
         floor = floor_seconds(make(share=True), 64, rate)
         grown = growth(model, folder / "run", video, arguments.repetitions, bar)
