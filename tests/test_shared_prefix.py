@@ -8,11 +8,10 @@ from helpers import config, logged, rollouts, row, trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import FAMILIES, build
-from transformers.cache_utils import DynamicLayer
 
 from videor1_trl.families import EncodedPrompt, cannot_share
 from videor1_trl.packed_attention import visible
-from videor1_trl.shared_prefix import RoomyLayer, distinct, pack, regrouped
+from videor1_trl.shared_prefix import distinct, pack, regrouped
 
 
 def prompts_of(tgrpo, media):
@@ -216,33 +215,6 @@ def test_greedy_rollouts_equal_those_row_by_row(models, media, tmp_path, family)
             found.append(list(tgrpo._logs["completion"]))
         tokens.append(found)
     assert tokens[0] == tokens[1]
-
-
-def test_a_roomy_layer_holds_what_a_dynamic_layer_holds():
-    """Over appends within and beyond its room, a crop and a selection of rows."""
-    plain = DynamicLayer()
-    plain.update(*torch.randn(2, 3, 2, 5, 4))
-    roomy = RoomyLayer(plain)
-    roomy.room = 4
-    for step in range(12):
-        new = torch.randn(2, len(plain.keys), 2, 1 + step % 3, 4)
-        for found, expected in zip(roomy.update(*new), plain.update(*new), strict=True):
-            assert torch.equal(found, expected)
-        for layer in (plain, roomy):
-            if step == 5:
-                layer.crop(-2)
-            if step == 8:
-                layer.batch_select_indices(torch.tensor([2, 0]))
-    assert roomy.get_seq_length() == plain.get_seq_length()
-
-
-def test_a_roomy_layer_copies_only_when_its_room_is_used_up():
-    plain = DynamicLayer()
-    plain.update(*torch.randn(2, 3, 2, 5, 4))
-    roomy = RoomyLayer(plain)
-    places = [roomy.update(*torch.randn(2, 3, 2, 1, 4))[0].data_ptr() for _ in range(roomy.room + 1)]
-    assert len(set(places)) == 1
-    assert roomy.update(*torch.randn(2, 3, 2, 1, 4))[0].data_ptr() != places[0]
 
 
 def test_sampled_rollouts_follow_the_same_law(models, media, tmp_path):

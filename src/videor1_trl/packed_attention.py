@@ -92,8 +92,9 @@ def cannot_take_segments(implementation: str) -> str | None:
 def take_segments(implementation: str) -> None:
     """
     Let an attention implementation of transformers take segments for a mask: they are then computed as a prompt part and a
-    completion part by the same implementation. All other calls reach it unchanged. Idempotent; `eager` and `flex_attention`
-    take masks of their own (see [`mask_for`]).
+    completion part by the same implementation. Keys from a [`~shared_cache.SharedLayer`] are attended to together with
+    their prompts'. All other calls reach it unchanged. Idempotent; `eager` and `flex_attention` take masks of their own
+    (see [`mask_for`]).
     """
     if implementation in ("eager", "flex_attention"):
         return
@@ -117,6 +118,8 @@ def take_segments(implementation: str) -> None:
             and attention_mask.ndim == 4
             and attention_mask.dtype == torch.int64
         )
+        if (prompt := getattr(key, "prompt_part", None)) is not None:
+            return prompt.attend(module, query, key, value, **kwargs)
         if not is_segments:
             return original(module, query, key, value, attention_mask, **kwargs)
         assert attention_mask is not None
@@ -125,6 +128,11 @@ def take_segments(implementation: str) -> None:
 
     attention.takes_segments = True  # type: ignore[attr-defined]
     AttentionInterface.register(implementation, attention)
+
+
+def takes_prompt_parts(implementation: str) -> bool:
+    """Whether rollouts may hold each prompt's keys and values once: after [`take_segments`]."""
+    return implementation != "eager" and hasattr(ALL_ATTENTION_FUNCTIONS[implementation], "takes_segments")
 
 
 @dataclass

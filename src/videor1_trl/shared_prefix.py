@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import DynamicLayer
 from trl.trainer.utils import split_tensor_dict
 
 from .families import (
@@ -16,7 +15,8 @@ from .families import (
     prompt_positions,
     remember_positions,
 )
-from .packed_attention import mask_for
+from .packed_attention import mask_for, takes_prompt_parts
+from .shared_cache import expanded_layers, shared_layers
 from .tower import Tower
 
 
@@ -178,39 +178,11 @@ class PackedCall:
         return outputs
 
 
-class RoomyLayer(DynamicLayer):
-    """A cache layer that grows by `room` tokens at a time: [`DynamicLayer`] copies all it holds for every new token."""
-
-    room = 64
-
-    def __init__(self, layer: DynamicLayer):
-        super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.keys, self.values = layer.keys, layer.values
-        self._buffers: list[torch.Tensor] = [self.keys, self.values]  # what keys and values are the beginning of
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.keys, self.values = self._appended(0, self.keys, key_states), self._appended(1, self.values, value_states)
-        return self.keys, self.values
-
-    def _appended(self, index: int, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        buffer, start = self._buffers[index], held.shape[-2]
-        end = start + new.shape[-2]
-        begins = held.data_ptr() == buffer.data_ptr() and held.stride() == buffer.stride()  # else reordered or cropped
-        if not begins or end > buffer.shape[-2] or len(held) != len(buffer):
-            self._buffers[index] = buffer = held.new_empty(*held.shape[:-2], end + self.room, held.shape[-1])
-            buffer[..., :start, :] = held
-        buffer[..., start:end, :] = new
-        return buffer[..., :end, :]
-
-
 @contextlib.contextmanager
 def prefilled_once(tower: Tower, rows: list[EncodedPrompt], keep: bool = False) -> Iterator[None]:
     """
-    Within the context the model's `generate` prefills each distinct prompt, with its media, once and expands the cache to
-    the rows.
+    Within the context the model's `generate` prefills each distinct prompt, with its media, once, and the rows go on from
+    there.
 
     Args:
         tower ([`~tower.Tower`]): of the model that `generate` is called on.
@@ -241,8 +213,10 @@ def prefilled_once(tower: Tower, rows: list[EncodedPrompt], keep: bool = False) 
                 **inputs,
             ).past_key_values
         cache.crop(-1)  # `generate` needs one token to start from
-        cache.batch_select_indices(torch.tensor(owners, device=input_ids.device))
-        cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        if takes_prompt_parts(model.config.get_text_config()._attn_implementation):
+            shared_layers(cache, owners, attention_mask[first_rows, :-1])
+        else:
+            expanded_layers(cache, owners)
         remember_positions(model, rows)
         return original(
             input_ids=input_ids,
