@@ -1,5 +1,7 @@
 """One rank's generation batch: every distinct video decoded, preprocessed and contrasted once, every prompt encoded."""
 
+import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +14,8 @@ from transformers.video_utils import VideoMetadata
 from trl.data_utils import is_conversational
 
 from .families import EncodedPrompt, encode_prompt, takes_videos, with_preprocessing_cache
+from .inputs import LookAhead, VideoStore, media_key
+from .media import MEDIA_COLUMNS
 from .video import MediaError, load_image
 
 
@@ -46,6 +50,14 @@ class Row:
 
 
 @dataclass
+class _Batch:
+    """What the prompts of one batch share while they are encoded."""
+
+    processor: Any  # preprocesses the same frames once
+    videos: dict[Any, tuple[torch.Tensor, Any]] = field(default_factory=dict)
+
+
+@dataclass
 class BatchLoader:
     """
     Turns rows of the dataset into [`Row`]s.
@@ -59,6 +71,9 @@ class BatchLoader:
         max_prompt_length (`int`, *optional*): most tokens of a prompt.
         on_bad_video (`str`): `"raise"` or `"skip"`.
         seed (`int`): of the contrast.
+        num_workers (`int`): threads that decode videos, and whether the next batch is prepared in one, ahead of its use. With
+            0, `load_video` and `contrast` run in the calling thread only.
+        cache_bytes (`int`): most bytes of decoded frames that are kept for when their video comes again.
     """
 
     processor: Any
@@ -69,9 +84,29 @@ class BatchLoader:
     max_prompt_length: int | None = None
     on_bad_video: str = "raise"
     seed: int = 0
+    num_workers: int = 0
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._videos = VideoStore(self._read, self.num_workers, self.cache_bytes)
+        self._ahead = LookAhead(self._load, _inputs_key)
+        self._copying = threading.Lock()
+        self._copy: Any = None  # for other threads: a tokenizer may not be used by two at once
+
+    def expect(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Take note of rows that [`load`] will be asked for next, and prepare them meanwhile; a data collator."""
+        if self.num_workers:
+            self._ahead.expect(inputs)
+        return inputs
 
     def load(
-        self, inputs: list[dict[str, Any]], first_row: int, num_generations: int, num_contrast: int, step: int
+        self,
+        inputs: list[dict[str, Any]],
+        first_row: int,
+        num_generations: int,
+        num_contrast: int,
+        step: int,
+        next_step: int | None = None,
     ) -> list[Row]:
         """
         Args:
@@ -79,6 +114,7 @@ class BatchLoader:
             first_row (`int`): index of the first of them in the batch of all ranks.
             num_generations (`int`): G. num_contrast (`int`): G~, at most G.
             step (`int`): varies the contrast from step to step.
+            next_step (`int`, *optional*): that of the batch behind this one, where it is expected; `None`: the same.
 
         Raises:
             `VideoError`, `ImageError`, `PromptError`: media that cannot be read, a prompt whose placeholders and media
@@ -86,8 +122,16 @@ class BatchLoader:
             `ValueError`: a prompt that is not conversational.
             `RuntimeError`: a loader or a contrast that returns something else than it must.
         """
-        self._processor = with_preprocessing_cache(self.processor)  # for this batch
-        self._videos: dict[Any, tuple[torch.Tensor, Any]] = {}
+        arguments = first_row, num_generations, num_contrast
+        following = *arguments, step if next_step is None else next_step
+        rows = self._ahead.take(inputs, *arguments, step, following=following)
+        return [replace(row, inputs=row_inputs) for row, row_inputs in zip(rows, inputs, strict=True)]
+
+    def _load(
+        self, inputs: list[dict[str, Any]], first_row: int, num_generations: int, num_contrast: int, step: int
+    ) -> list[Row]:
+        batch = _Batch(with_preprocessing_cache(self._own_processor()))
+        self._videos.announce(_video_sources(inputs))
         places = [divmod(index, num_generations) for index in range(first_row, first_row + len(inputs))]
         owners = {(group, place) for group, place in places if owns_contrast(place, num_generations, num_contrast)}
         contrasted = {group for group, _ in owners}
@@ -95,7 +139,7 @@ class BatchLoader:
         rows = []
         for row_inputs, (group, place) in zip(inputs, places, strict=True):
             if group not in groups:
-                groups[group] = self._load_group(row_inputs, group, step, group in contrasted)
+                groups[group] = self._load_group(batch, row_inputs, group, step, group in contrasted)
             shared = groups[group]
             if row_inputs["prompt"] != shared.inputs["prompt"]:
                 raise RuntimeError(
@@ -104,10 +148,18 @@ class BatchLoader:
                 )
             contrast = shared.contrast if (group, place) in owners else None
             rows.append(replace(shared, inputs=row_inputs, place=place, contrast=contrast))
-        del self._processor, self._videos
         return rows
 
-    def _load_group(self, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
+    def _own_processor(self) -> Any:
+        """The processor in the main thread, a copy of it in any other."""
+        if threading.current_thread() is threading.main_thread():
+            return self.processor
+        with self._copying:
+            if self._copy is None:
+                self._copy = copy.deepcopy(self.processor)
+        return self._copy
+
+    def _load_group(self, batch: _Batch, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
         """A prompt on ordered and on contrast frames, or without its media where it cannot be used and is skipped."""
         if not inputs["prompt"] or not is_conversational({"prompt": inputs["prompt"]}):
             raise ValueError(
@@ -115,16 +167,16 @@ class BatchLoader:
                 'list of messages such as [{"role": "user", "content": "..."}].'
             )
         try:
-            return self._encode_group(inputs, group, step, contrasted)
+            return self._encode_group(batch, inputs, group, step, contrasted)
         except (MediaError, PromptError) as error:
             named_error = named(error, inputs)
             if self.on_bad_video == "raise":
                 raise named_error from error
             stub = [{"role": "user", "content": [{"type": "text", "text": "-"}]}]  # what is masked may cost little
-            encoded = self._encode(stub, [], [], max_length=None)
+            encoded = self._encode(batch, stub, [], [], max_length=None)
             return Row(inputs, stub, group, 0, encoded, error=named_error)
 
-    def _encode_group(self, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
+    def _encode_group(self, batch: _Batch, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
         messages, video_sources, image_sources = place_media(
             inputs["prompt"], media_list(inputs, "video"), media_list(inputs, "image")
         )
@@ -132,16 +184,16 @@ class BatchLoader:
             raise PromptError(
                 f"its prompt has a video, but {type(self.processor).__name__} takes none. Use a video-language model."
             )
-        videos = [self._decoded(source) for source in video_sources]
+        videos = [self._decoded(batch, source) for source in video_sources]
         images = [load_image(source) for source in image_sources]
-        encoded = self._encode(messages, videos, images, self.max_prompt_length)
+        encoded = self._encode(batch, messages, videos, images, self.max_prompt_length)
         contrast = None
         has_contrast = bool(videos) and self.contrast is not None
         if has_contrast and contrasted:
             entropy = np.random.SeedSequence([self.seed, step, group])
             generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
             shuffled = [(self._contrasted(frames, generator), metadata) for frames, metadata in videos]
-            contrast = self._encode(messages, shuffled, images, self.max_prompt_length)
+            contrast = self._encode(batch, messages, shuffled, images, self.max_prompt_length)
             if contrast.input_ids != encoded.input_ids:
                 raise RuntimeError(
                     f"{record_name(inputs)}: the prompts on ordered and on contrast frames differ, so the text would "
@@ -149,15 +201,18 @@ class BatchLoader:
                 )
         return Row(inputs, messages, group, 0, encoded, contrast, has_contrast)
 
-    def _decoded(self, source: Any) -> tuple[torch.Tensor, Any]:
+    def _read(self, source: Any) -> tuple[torch.Tensor, Any]:
+        return _checked(self.load_video(source, **self.video_settings), source)
+
+    def _decoded(self, batch: _Batch, source: Any) -> tuple[torch.Tensor, Any]:
         key = media_key(source)
-        if key not in self._videos:
-            self._videos[key] = _checked(self.load_video(source, **self.video_settings), source)
-        return self._videos[key]
+        if key not in batch.videos:
+            batch.videos[key] = self._videos.get(source)
+        return batch.videos[key]
 
     def _contrasted(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         assert self.contrast is not None
-        contrasted = self.contrast(frames, generator)
+        contrasted = self.contrast(frames.clone(), generator)  # it may write into what it is given
         if contrasted.shape != frames.shape or contrasted.dtype != frames.dtype:
             raise RuntimeError(
                 f"The contrast turned frames {tuple(frames.shape)} {frames.dtype} into {tuple(contrasted.shape)} "
@@ -165,11 +220,13 @@ class BatchLoader:
             )
         return contrasted
 
-    def _encode(self, messages: list[dict], videos: list, images: list, max_length: int | None) -> EncodedPrompt:
+    def _encode(
+        self, batch: _Batch, messages: list[dict], videos: list, images: list, max_length: int | None
+    ) -> EncodedPrompt:
         if not isinstance(self.processor, ProcessorMixin):  # templates of text models take plain strings
             messages = [{**message, "content": text_of(message)} for message in messages]
         try:
-            encoded = encode_prompt(self._processor, messages, videos, images, **self.encode_settings)
+            encoded = encode_prompt(batch.processor, messages, videos, images, **self.encode_settings)
         except ValueError as error:  # the processor's: placeholders and features differ
             raise PromptError(str(error)) from error
         if max_length is not None and len(encoded.input_ids) > max_length:
@@ -292,11 +349,29 @@ def media_list(inputs: dict[str, Any], kind: str) -> list[Any]:
     return list(one) if kind == "image" and isinstance(one, (list, tuple)) else [one]
 
 
-def media_key(source: Any) -> Any:
-    """What tells one video of a batch from another: its path and clip, else the object itself."""
-    if isinstance(source, dict) and source.get("path") and source.get("bytes") is None:
-        return str(source["path"]), source.get("start"), source.get("end")
-    return str(source) if isinstance(source, (str, Path)) else id(source)
+def _video_sources(inputs: list[dict[str, Any]]) -> list[Any]:
+    """The videos of these rows, in order; none of a prompt that cannot be used, which says so when it is its turn."""
+    sources = []
+    for row in inputs:
+        try:
+            sources += place_media(row["prompt"], media_list(row, "video"), media_list(row, "image"))[1]
+        except (PromptError, AttributeError, KeyError, TypeError):
+            continue
+    return sources
+
+
+def _inputs_key(inputs: list[dict[str, Any]]) -> tuple:
+    """What tells one batch of rows from another, while both exist: their prompts and their media."""
+    return tuple(_content(row.get(column)) for row in inputs for column in ("prompt", *MEDIA_COLUMNS))
+
+
+def _content(value: Any) -> Any:
+    """A value to compare by: its content where that is text, numbers or a collection of them, else the object itself."""
+    if isinstance(value, dict):
+        return tuple((key, _content(each)) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_content, value))
+    return value if value is None or isinstance(value, (str, bytes, int, float, Path)) else ("object", id(value))
 
 
 def record_name(inputs: dict[str, Any]) -> str:

@@ -55,6 +55,11 @@ class TGRPOConfig(GRPOConfig):
             Fewest pixels of one frame after resizing. `None`: the processor decides.
         image_max_pixels (`int`, *optional*):
             Most pixels of an image after resizing. `None`: the processor decides.
+        video_num_workers (`int`, *optional*, defaults to `4`):
+            Threads that decode a batch's videos, and the next batch's while this step runs (>= 0). `0`: no threads;
+            `video_loader` and `contrast` then run in the main thread only.
+        video_cache_gb (`float`, *optional*, defaults to `1.0`):
+            Decoded frames, in GiB, kept for when their video comes again (>= 0), on each process. `0.0`: none.
         max_prompt_length (`int`, *optional*, defaults to `16384`):
             Most tokens of a prompt, media included. A longer prompt is an error, it is never truncated. `None`: no
             limit.
@@ -161,6 +166,19 @@ class TGRPOConfig(GRPOConfig):
     image_max_pixels: int | None = field(
         default=None, metadata={"help": "Most pixels of an image after resizing. None: the processor decides."}
     )
+    video_num_workers: int = field(
+        default=4,
+        metadata={
+            "help": "Threads that decode a batch's videos, and the next batch's while this step runs (>= 0). 0: no "
+            "threads; video_loader and contrast then run in the main thread only."
+        },
+    )
+    video_cache_gb: float = field(
+        default=1.0,
+        metadata={
+            "help": "Decoded frames, in GiB, kept for when their video comes again (>= 0), on each process. 0.0: none."
+        },
+    )
     max_prompt_length: int | None = field(
         default=16384,
         metadata={
@@ -233,6 +251,9 @@ class TGRPOConfig(GRPOConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} ({value}) must be at least 1, or unset.")
+        for name in ("video_num_workers", "video_cache_gb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0.")
         if self.video_max_pixels and self.video_min_pixels and self.video_min_pixels > self.video_max_pixels:
             raise ValueError(
                 f"video_min_pixels ({self.video_min_pixels}) must be at most video_max_pixels ({self.video_max_pixels})."

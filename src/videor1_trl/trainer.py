@@ -105,7 +105,8 @@ class TGRPOTrainer(GRPOTrainer):
             `(frames, generator) -> frames`, uint8 (T, C, H, W) of the same shape: what the contrast rollouts see.
         video_loader (`Callable`, defaults to [`load_video`]):
             `(source, fps=, min_frames=, max_frames=, num_frames=) -> (frames, VideoMetadata)`. A
-            [`VideoError`] it raises is subject to `args.on_bad_video`.
+            [`VideoError`] it raises is subject to `args.on_bad_video`. It and `contrast` are called from threads, unless
+            `args.video_num_workers` is 0.
         **kwargs:
             Further arguments of [`~trl.GRPOTrainer`], such as `callbacks`, `optimizers` and `peft_config`.
 
@@ -196,7 +197,11 @@ class TGRPOTrainer(GRPOTrainer):
             max_prompt_length=args.max_prompt_length,
             on_bad_video=args.on_bad_video,
             seed=args.seed,
+            num_workers=args.video_num_workers,
+            cache_bytes=int(args.video_cache_gb * 2**30),
         )
+        if args.dataloader_num_workers == 0:  # else rows are collated in other processes
+            self.data_collator = self.batch_loader.expect
 
     def _add_temporal_column(self) -> None:
         """
@@ -266,16 +271,18 @@ class TGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         num_generations = self._num_generations()
-        step = 0
+        step = next_step = 0
         if self.model.training:  # in evaluation the contrast stays the same, so that its curve is comparable
             accumulated = self._step % self.args.gradient_accumulation_steps
             step = 1 + self.state.global_step * self.args.gradient_accumulation_steps + accumulated
+            next_step = step + self.args.steps_per_generation * self.num_iterations
         self._batch = self.batch_loader.load(
             inputs,
             first_row=self.accelerator.process_index * len(inputs),
             num_generations=num_generations,
             num_contrast=self.args.contrast_generations(num_generations),
             step=step,
+            next_step=next_step,
         )
         self._encoded = [row.encoded for row in self._batch]
         self._bonuses = None
