@@ -186,6 +186,7 @@ def test_flash_attention_gives_row_by_row(models, media, tmp_path, family, flash
     assert_same(computed(tgrpo, rows, COMPLETIONS, True), computed(tgrpo, rows, COMPLETIONS, False))
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "smolvlm"])
 def test_flex_attention_gives_row_by_row(models, media, tmp_path, family, monkeypatch):
     """Forward only, and not compiled: torch has no backward of FlexAttention on CPUs."""

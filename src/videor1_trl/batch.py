@@ -202,7 +202,7 @@ class BatchLoader:
         return Row(inputs, messages, group, 0, encoded, contrast, has_contrast)
 
     def _read(self, source: Any) -> tuple[torch.Tensor, Any]:
-        return _checked(self.load_video(source, **self.video_settings), source)
+        return checked_video(self.load_video(source, **self.video_settings), source)
 
     def _decoded(self, batch: _Batch, source: Any) -> tuple[torch.Tensor, Any]:
         key = media_key(source)
@@ -303,7 +303,7 @@ def text_of(message: dict) -> str:
     return "".join(part.get("text", "") for part in _parts(message))
 
 
-def _checked(loaded: Any, source: Any) -> tuple[torch.Tensor, VideoMetadata]:
+def checked_video(loaded: Any, source: Any) -> tuple[torch.Tensor, VideoMetadata]:
     """What a loader returned, if it is what it must be: other frames would be preprocessed without a word."""
     if isinstance(loaded, tuple) and len(loaded) == 2:
         frames, metadata = loaded

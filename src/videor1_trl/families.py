@@ -101,7 +101,7 @@ def with_preprocessing_cache(processor: ProcessorMixin) -> ProcessorMixin:
     return processor
 
 
-def _pixel_budget(part: Any, max_pixels: int | None, min_pixels: int | None, num_frames: int) -> dict[str, Any]:
+def pixel_budget(part: Any, max_pixels: int | None, min_pixels: int | None, num_frames: int) -> dict[str, Any]:
     """
     The `size` that keeps a frame within the budget, for processors that count pixels (Qwen2-VL and its descendants).
 
@@ -169,7 +169,7 @@ def encode_prompt(
     if videos:
         frames = [video for video, _ in videos]
         video_processor = getattr(processor.video_processor, "uncached", processor.video_processor)
-        budget = _pixel_budget(video_processor, video_max_pixels, video_min_pixels, min(map(len, frames)))
+        budget = pixel_budget(video_processor, video_max_pixels, video_min_pixels, min(map(len, frames)))
         kwargs["videos"] = [frames]  # those of one prompt: some processors count them by prompt
         kwargs["videos_kwargs"] = {
             "video_metadata": [copy.deepcopy(metadata) for _, metadata in videos],  # processors write into it
@@ -178,7 +178,7 @@ def encode_prompt(
         }
     if images:
         kwargs["images"] = [images]
-        kwargs["images_kwargs"] = _pixel_budget(processor.image_processor, image_max_pixels, None, 1)
+        kwargs["images_kwargs"] = pixel_budget(processor.image_processor, image_max_pixels, None, 1)
     encoded = processor(text=[text], **kwargs)
     if videos and images and "pixel_values_videos" not in encoded and "pixel_values" in encoded:
         name = type(processor).__name__  # SmolVLM: the video's pixels take the place of the image's
