@@ -6,16 +6,17 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import plot_run
 import torch
 import toy_cold_start
 from accelerate import PartialState
+from plot_run import Panel
 from transformers import AutoModelForImageTextToText, AutoProcessor, ProgressCallback
 
 from videor1_trl import load_video, load_video_r1, shuffle_frames, toy
 
 
 NUM_HELD_OUT = 200
-SMOOTHING = 10  # steps of the running mean in the curves
 PACKAGES = ("videor1_trl", "torch", "transformers", "trl", "accelerate", "datasets", "av")
 
 
@@ -129,7 +130,8 @@ def finish(run: Toy, log_history: list[dict], *, plain_grpo: bool = False) -> No
     clock = time.perf_counter()
     steps = [log for log in log_history if "reward" in log]
     summary["steps"] = steps[-1]["step"] if steps else 0
-    draw_curves(run.folder / "curves.png", steps, summary["method"])
+    if steps:
+        draw_curves(run.folder / "curves.png", steps, summary["method"])
     draw_frames(run.folder / "frames.png", list(load_video_r1(run.held_out_file)), completions)
     summary["seconds"]["pictures"] = _since(clock)
     summary["seconds"]["total"] = _since(run.started)
@@ -137,37 +139,16 @@ def finish(run: Toy, log_history: list[dict], *, plain_grpo: bool = False) -> No
     print_table(summary)
 
 
-def draw_curves(path: Path, steps: list[dict], method: str) -> None:
-    """Accuracy, contrast accuracy, gap, reward and completion length over the steps, with their running means."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
+def draw_curves(path: Path, steps: list[dict], method: str) -> list[str]:
+    """Accuracy, contrast accuracy, gap, reward and completion length over the steps; says what was left out."""
     panels = [
-        ("share of rollouts right", {"temporal/accuracy": "ordered", "temporal/contrast_accuracy": "shuffled"}),
-        ("gap, ordered less shuffled", {"temporal/gap": "gap"}),
-        ("reward", {"reward": "reward"}),
-        ("completion length in tokens", {"completions/mean_length": "length"}),
+        Panel("share of rollouts right", {"temporal/accuracy": "ordered", "temporal/contrast_accuracy": "shuffled"}),
+        Panel("gap, ordered less shuffled", {"temporal/gap": ""}),
+        Panel("reward", {"reward": ""}),
+        Panel("completion length in tokens", {"completions/mean_length": ""}),
     ]
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharex=True, layout="constrained")
-    for axis, (title, names) in zip(axes.flat, panels, strict=True):
-        for index, (name, label) in enumerate(names.items()):
-            points = [(log["step"], log[name]) for log in steps if name in log]
-            if not points:
-                continue
-            x, y = zip(*points, strict=True)
-            axis.plot(x, y, color=f"C{index}", alpha=0.25, linewidth=1)
-            means = [sum(y[max(0, i - SMOOTHING + 1) : i + 1]) / min(i + 1, SMOOTHING) for i in range(len(y))]
-            axis.plot(x, means, color=f"C{index}", linewidth=2, label=f"{label}, mean of the last {SMOOTHING} steps")
-            axis.legend(fontsize=8)
-        axis.set_title(title, fontsize=10)
-        axis.grid(alpha=0.3)
-    for axis in axes[1]:
-        axis.set_xlabel("step")
-    figure.suptitle(f"{method} on the toy's training videos, sampled rollouts")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    title = f"{method} on the toy's training videos, sampled rollouts"
+    return plot_run.draw(path, {method: steps}, panels, plot_run.Smoothing("mean"), title)
 
 
 def draw_frames(path: Path, rows: list[dict], completions: dict[str, list[str]]) -> None:

@@ -8,6 +8,9 @@ Trains a video-language model with T-GRPO (or plain GRPO) on Video-R1's record f
     accelerate launch examples/train_tgrpo.py --model_name_or_path Qwen/Qwen2.5-VL-3B-Instruct \
         --dataset records.json --data_root /data --output_dir runs/mine --bf16
 
+    # what a run will do and need, and what would stop it, before it starts
+    accelerate launch examples/train_tgrpo.py --config examples/configs/video_r1_7b.yaml --dry_run
+
     # the paper's run (4 GPUs of 80 GB, ZeRO-3)
     accelerate launch examples/train_tgrpo.py --config examples/configs/video_r1_7b.yaml
 
@@ -26,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from dry_run import DryRunArguments, end_with_plan
 
 
 @dataclass
@@ -113,7 +117,8 @@ def make_parser():
 
     from videor1_trl import TGRPOConfig
 
-    parser = TrlParser((ScriptArguments, TGRPOConfig, ModelConfig), description=__doc__.strip().splitlines()[0])
+    dataclasses = (ScriptArguments, DryRunArguments, TGRPOConfig, ModelConfig)
+    parser = TrlParser(dataclasses, description=__doc__.strip().splitlines()[0])
     parser.error = stop  # without the usage, which is hundreds of lines
     return parser
 
@@ -206,12 +211,18 @@ def main():
     from videor1_trl.batch import PromptError
 
     with expected_errors():
-        script_args, args, model_args = parser.parse_args_and_config()
+        script_args, dry_run, args, model_args = parser.parse_args_and_config()
     if script_args.dataset is None:
         stop("dataset is not set: give a JSON file of records, or 'toy'.")
     resume = args.resume_from_checkpoint
     if isinstance(resume, str) and resume.lower() not in ("true", "false") and not Path(resume).is_dir():
         stop(f"resume_from_checkpoint ({resume}) is no folder.")
+
+    if dry_run.dry_run and script_args.dataset == "toy":
+        stop(
+            "--dry_run trains nothing, and the toy's model comes out of a cold start. Run it once, then plan with "
+            "--dataset runs/toy/data/train.json --model_name_or_path runs/toy/cold_start."
+        )
 
     toy = None
     if script_args.dataset == "toy":
@@ -224,6 +235,20 @@ def main():
     with expected_errors():
         train_dataset = load_records(script_args, script_args.dataset)
         eval_dataset = script_args.eval_dataset and load_records(script_args, script_args.eval_dataset, hub=False)
+    if dry_run.dry_run:
+        with expected_errors():
+            for name in script_args.reward_funcs:
+                find_reward(name)
+            end_with_plan(
+                dry_run,
+                args,
+                model_args,
+                train_dataset,
+                eval_dataset,
+                media=script_args.check_media,
+                drop_bad_media=script_args.drop_bad_media,
+                contrast=not script_args.plain_grpo,
+            )
     check_model(model_args, args, [each for each in (train_dataset, eval_dataset) if each is not None])
     with expected_errors():
         train_dataset = check_files(train_dataset, script_args, args)
