@@ -11,7 +11,7 @@ Trains a video-language model with T-GRPO (or plain GRPO) on Video-R1's record f
     # what a run will do and need, and what would stop it, before it starts
     accelerate launch examples/train_tgrpo.py --config examples/configs/video_r1_7b.yaml --dry_run
 
-    # the paper's run (4 GPUs of 80 GB, ZeRO-3)
+    # the paper's run (4 GPUs, ZeRO-3)
     accelerate launch examples/train_tgrpo.py --config examples/configs/video_r1_7b.yaml
 
 The last line says where the model was saved: `Saved to runs/toy.`
