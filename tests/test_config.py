@@ -95,7 +95,7 @@ def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
     import train_tgrpo
 
     flags = ["--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]
-    script, args, model = train_tgrpo.make_parser().parse_args_and_config(
+    script, _, args, model = train_tgrpo.make_parser().parse_args_and_config(
         ["--config", str(examples / "configs" / f"{name}.yaml"), *flags]
     )
     assert args.num_generations == 8 and args.contrast_generations(8) == 4

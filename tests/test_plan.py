@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -470,3 +471,26 @@ def test_loading_that_fails_in_another_way_is_not_hidden(models, tmp_path):
     with pytest.raises(ZeroDivisionError):
         Findings().tried("x", lambda: 1 / 0)
     assert plan_model(args_of(tmp_path), ModelConfig(), plan._engine(args_of(tmp_path), 1, "none"), Findings()) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing, code, last", [(False, 0, "Nothing was found"), (True, 1, "Problems: 1.")])
+def test_the_training_script_plans_and_ends(models, media, tmp_path, missing, code, last):
+    """`--dry-run` trains nothing: exit code 0, or 1 where a file is not there."""
+    for index, video in enumerate(media["videos"][:2]):
+        (tmp_path / f"{index}.mp4").write_bytes(Path(video).read_bytes())
+    record = {
+        "problem": "Which way?",
+        "data_type": "video",
+        "problem_type": "free-form",
+        "solution": "<answer>up</answer>",
+    }
+    records = [{**record, "path": f"./{index}.mp4"} for index in range(3 if missing else 2)]
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    script = Path(__file__).parent.parent / "examples" / "train_tgrpo.py"
+    flags = {"dataset": tmp_path / "records.json", "model_name_or_path": models().path, "output_dir": tmp_path / "out"}
+    command = [sys.executable, str(script), "--dry-run", "--bf16", "False", "--use_cpu", "True", "--max_steps", "3"]
+    command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert (found.returncode, found.stdout.strip().splitlines()[-1][: len(last)]) == (code, last), found.stderr[-2000:]
+    assert not (tmp_path / "out").exists()
