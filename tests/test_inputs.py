@@ -1,5 +1,6 @@
 """Videos decoded ahead, once, and kept within a bound; the next batch prepared while a step runs, and never wrong."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -50,6 +51,22 @@ class TestVideoStore:
         for start in (0.0, 1.0, 0.0):
             store.get({"path": path, "start": start, "end": 2.0})
         assert [each["start"] for each in read] == [0.0, 1.0]
+
+    def test_whatever_a_source_says_tells_it_apart(self, tmp_path):
+        """A loader of one's own is given the whole dict."""
+        read, [path] = [], files(tmp_path, ["a"])
+        store = VideoStore(reader(read), max_bytes=1000)
+        for extra in ({}, {"reverse": True}, {"reverse": True}, {"crop": [1, 2]}, {"crop": [1, 2]}):
+            store.get({"path": path, **extra})
+        assert read == [{"path": path}, {"path": path, "reverse": True}, *[{"path": path, "crop": [1, 2]}] * 2]
+
+    def test_frames_count_with_all_that_they_hold(self, tmp_path):
+        """A loader may return a few frames as a view of many."""
+        paths = files(tmp_path, "ab")
+        store = VideoStore(lambda source: (torch.zeros(1000, dtype=torch.uint8)[::100], None), max_bytes=1500)
+        for path in paths:
+            store.get(path)
+        assert len(store._kept) == 1 and store._kept_bytes == 1000
 
     def test_a_changed_file_is_read_anew(self, tmp_path):
         read, [path] = [], files(tmp_path, ["a"])
@@ -120,11 +137,11 @@ class TestVideoStore:
             may_end.wait(PATIENCE)
             return torch.zeros(1), None
 
-        store, found = VideoStore(slowly), []
+        store, found = VideoStore(slowly, max_bytes=100), []  # whoever is late finds it kept
         threads = [threading.Thread(target=lambda: found.append(store.get(path))) for _ in range(2)]
         for thread in threads:
             thread.start()
-        time.sleep(0.05)
+        time.sleep(0.1)
         may_end.set()
         for thread in threads:
             thread.join(PATIENCE)
@@ -138,6 +155,16 @@ class TestVideoStore:
         store.announce([path])
         with pytest.raises(VideoError, match="broken"):
             store.get(path)
+
+    def test_where_no_thread_can_be_started_the_caller_reads(self, tmp_path, monkeypatch):
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        read, paths = [], files(tmp_path, "ab")
+        store = VideoStore(reader(read), num_workers=2)
+        store.announce(paths)
+        assert [store.get(path)[1] for path in paths] == [None, None] and read == paths
 
     def test_without_workers_nothing_runs_in_a_thread(self, tmp_path):
         read, paths = [], files(tmp_path, "ab")
@@ -195,6 +222,51 @@ class TestLookAhead:
             time.sleep(0.01)
         time.sleep(0.05)
         assert prepared == ["a", "b"]
+
+
+def test_videos_in_a_tensor_column_are_not_mistaken_for_each_other(models):
+    """Each video is a view that is made anew and let go, so that the next may have its id."""
+    generator = torch.Generator().manual_seed(0)
+    columns = [torch.randint(0, 256, (1, 4, 3, 28, 28), generator=generator, dtype=torch.uint8) for _ in range(6)]
+    rows = [{"prompt": row(f"{n}?")["prompt"], "videos": video} for n, video in enumerate(columns) for _ in range(2)]
+    for workers in (0, 3):
+        loaded = loader(models(), num_workers=workers).load(rows, 0, 2, 1, step=1)
+        seen = {each.encoded.features["pixel_values_videos"].numpy().tobytes() for each in loaded}
+        assert len(seen) == 6
+
+
+def test_one_embedded_video_is_decoded_once_for_several_prompts(models, media):
+    data = open(media["videos"][0], "rb").read()
+    counting = CountingLoader()
+    rows = [row(f"{n}?", video={"bytes": bytes(data), "path": None}) for n in range(3) for _ in range(2)]
+    loader(models(), load_video=counting, num_workers=2).load(rows, 0, 2, 1, step=1)
+    assert len(counting.sources) == 1
+
+
+def test_rows_of_objects_are_not_prepared_ahead(models):
+    """They can be told apart by identity only, which a repeated batch does not keep."""
+    rows = [{**row("a?"), "video": torch.zeros(4, 3, 28, 28, dtype=torch.uint8)}] * 2
+    ahead = loader(models(), num_workers=2)
+    for _ in range(3):
+        ahead.expect(rows)
+    assert not ahead._ahead["train"]._expected
+    assert ahead.load(rows, 0, 2, 1, 1)[0].encoded.features
+
+
+def test_a_changed_processor_is_used_ahead_too(models, media):
+    processor = copy.deepcopy(models().processor)
+    rows = [[row(f"{n}?", video=media["videos"][0])] * 2 for n in range(3)]
+    ahead = loader(models(), num_workers=2)
+    ahead.processor = processor
+    for batch in rows[:2]:
+        ahead.expect(batch)
+    before = [ahead.load(batch, 0, 2, 1, 1)[0].encoded.input_ids for batch in rows[:2]]
+    processor.chat_template = processor.chat_template.replace("assistant", "helper")
+    ahead.expect(rows[1])
+    ahead.expect(rows[2])
+    after = [ahead.load(batch, 0, 2, 1, 1)[0].encoded.input_ids for batch in rows[1:]]
+    texts = [processor.tokenizer.decode(ids) for ids in (*before, *after)]
+    assert ["helper" in text for text in texts] == [False, False, True, True]
 
 
 def same(found, expected):
@@ -312,6 +384,18 @@ class TestTraining:
         assert tgrpo.state.global_step == 1, "the step before it was finished"
 
     @pytest.mark.slow
+    def test_an_evaluation_does_not_waste_the_batch_that_is_ready(self, models, media, tmp_path):
+        """Batches that are prepared: 4 of training, 2 x 1 of evaluation, and at most the one behind the last of each."""
+        tgrpo = trainer(
+            models(), self.rows(media), tmp_path, max_steps=4, eval_rows=self.rows(media)[:2],
+            eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=8, num_generations_eval=4,
+        )  # fmt: skip
+        prepared, original = [], tgrpo.batch_loader._load_with
+        tgrpo.batch_loader._load_with = lambda *args: prepared.append(args[-1]) or original(*args)
+        tgrpo.train()
+        assert sum(step > 0 for step in prepared) <= 5 and sum(step == 0 for step in prepared) <= 3
+
+    @pytest.mark.slow
     def test_no_thread_is_left_behind(self, models, media, tmp_path):
         tgrpo = trainer(models(), self.rows(media), tmp_path, max_steps=2)
         tgrpo.train()
@@ -322,10 +406,29 @@ class TestTraining:
 
 
 @pytest.mark.slow
+def test_threads_within_operators_of_torch_do_not_abort_the_process(tmp_path):
+    """A thread that is killed there calls std::terminate: exit status 134 after a run that went well."""
+    script = (
+        "import threading, time, torch, videor1_trl.inputs as inputs\n"
+        "frames = torch.zeros(8, 3, 720, 1280, dtype=torch.uint8)\n"
+        "def work(source):\n"
+        "    end = time.monotonic() + 2\n"
+        "    while time.monotonic() < end:\n"
+        "        torch.nn.functional.interpolate(frames.float(), size=(224, 224))\n"
+        "    return frames, None\n"
+        "inputs.VideoStore(work, num_workers=2).announce(['a', 'b', 'c', 'd', 'e', 'f'])\n"
+        "time.sleep(0.3)\nprint('ends')\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (found.stdout.strip(), found.returncode) == ("ends", 0), found.stderr
+
+
+@pytest.mark.slow
 def test_a_decoder_that_hangs_does_not_keep_the_process_from_ending(tmp_path):
     script = (
         "import sys, threading, videor1_trl.inputs as inputs\n"
         "started = threading.Event()\n"
+        "inputs.GRACE_SECONDS = 1\n"
         "def hang(source):\n    started.set()\n    threading.Event().wait()\n"
         "inputs.VideoStore(hang, num_workers=2).announce(['a', 'b'])\n"
         "started.wait(20)\nprint('ends')\n"

@@ -72,6 +72,26 @@ def test_shared_prompts_are_attended_to_as_copies_are(owners, lengths, steps, se
         assert caches[0].get_seq_length() == caches[1].get_seq_length() == width + step + 1
 
 
+def test_bf16_is_as_exact_as_sdpa():
+    """Rounded scores would sample from another law than the log-probabilities are of."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 1, 2, 600, 64, generator=generator)
+    query, new = torch.randn(4, 4, 1, 64, generator=generator), torch.randn(2, 4, 2, 1, 64, generator=generator)
+    query, states, new = (each.bfloat16() for each in (query, states, new))
+    cache = DynamicCache()
+    cache.update(*states, layer_idx=0)
+    shared_layers(cache, [0] * 4, torch.ones(1, 600))
+    found = []
+    keys, values = cache.update(*new, layer_idx=0)
+    found.append(keys.prompt_part.attend(Attention(), query, keys, values)[0].transpose(1, 2))
+    keys, values = (torch.cat([part.expand(4, -1, -1, -1), own], dim=2) for part, own in zip(states, new, strict=True))
+    keys, values = (each.repeat_interleave(2, dim=1) for each in (keys, values))
+    found.append(nn.functional.scaled_dot_product_attention(query, keys, values))
+    exact = nn.functional.scaled_dot_product_attention(query.double(), keys.double(), values.double())
+    ours, theirs = ((each.double() - exact).abs().mean() for each in found)
+    assert ours <= 1.2 * theirs
+
+
 def shared(owners=(0, 0), length=3):
     cache = DynamicCache()
     cache.update(*torch.randn(2, 1, 2, length, 8), layer_idx=0)

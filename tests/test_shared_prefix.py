@@ -8,10 +8,12 @@ from helpers import config, logged, rollouts, row, trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import FAMILIES, build
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from videor1_trl.families import EncodedPrompt, cannot_share
 from videor1_trl.packed_attention import visible
-from videor1_trl.shared_prefix import distinct, pack, regrouped
+from videor1_trl.shared_prefix import PackedCall, distinct, pack, regrouped
 
 
 def prompts_of(tgrpo, media):
@@ -228,6 +230,48 @@ def test_sampled_rollouts_follow_the_same_law(models, media, tmp_path):
         results.append(rollouts(tgrpo)["completion_ids"])
     # rows stay in their group's order in one micro-batch only up to TRL's shuffle: compare as sets
     assert sorted(results[0].tolist()) == sorted(results[1].tolist())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"num_beams": 2}, {"use_cache": False}, {"cache_implementation": "static"}],
+    ids=lambda each: [*each][0],
+)
+def test_generation_settings_that_cannot_share_go_row_by_row_with_one_warning(
+    models, media, tmp_path, caplog, setting
+):
+    tgrpo = trainer(
+        models(), [row(video=media["videos"][0])], tmp_path, max_completion_length=3,
+        generation_kwargs={"do_sample": False, **setting},
+    )  # fmt: skip
+    assert caplog.text.count("Each rollout computes its prompt anew") == 1 and [*setting][0] in caplog.text
+    seen = count_patches(tgrpo)
+    patches = len(rollouts(tgrpo)["encoded"][0].features["pixel_values_videos"])
+    assert seen[0] == 6 * patches
+
+
+def test_a_users_own_generate_is_called_in_every_step(models, media, tmp_path):
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path)
+    original, calls = tgrpo.model.generate, []
+
+    def own(*args, **kwargs):
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    tgrpo.model.generate = own
+    for _ in range(3):
+        rollouts(tgrpo)
+        tgrpo._buffered_inputs = None
+    assert len(calls) == 3
+
+
+def test_an_attention_that_was_registered_later_is_made_ready_again(models, media, tmp_path):
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, num_iterations=2)
+    AttentionInterface.register("sdpa", sdpa_attention_forward)
+    rollouts(tgrpo)
+    tgrpo.model.config.get_text_config()._attn_implementation = "mine"
+    with pytest.raises(NotImplementedError, match="no longer be shared: attn_implementation='mine' is not known"):
+        PackedCall(tgrpo.model, tgrpo._tower, tgrpo._encoded, torch.zeros(4, 1, dtype=int), torch.ones(4, 1), 0)
 
 
 @pytest.mark.slow

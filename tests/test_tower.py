@@ -14,7 +14,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from videor1_trl.families import EncodedPrompt
-from videor1_trl.tower import Tower, distinct_media, media_of
+from videor1_trl.tower import Tower, distinct_media, media_of, patched
 
 
 def video_prompt(*videos):
@@ -32,7 +32,7 @@ contents = st.lists(
 @given(contents)
 def test_media_are_told_apart_by_their_content(videos):
     prompts = [video_prompt(*each) for each in videos]
-    distinct, indices = distinct_media(prompts)
+    _, distinct, indices = distinct_media(prompts)
     flat = [video for each in videos for video in each]
     assert [medium.features["pixel_values_videos"].flatten().tolist() for medium in distinct] == [
         list(video) for video in dict.fromkeys(map(tuple, flat))
@@ -44,7 +44,7 @@ def test_media_that_agree_where_they_are_compared_first_are_still_told_apart():
     """The quick look takes every fifth of 1,000 values."""
     first, second = video_prompt([0.0] * 1000), video_prompt([0.0] * 999 + [1.0])
     assert media_of(first)[0].fingerprint() == media_of(second)[0].fingerprint()
-    assert len(distinct_media([first, second])[0]) == 2
+    assert len(distinct_media([first, second])[1]) == 2
 
 
 def patches_read(model):
@@ -122,6 +122,36 @@ def test_a_trained_tower_runs_in_every_call(models, media, tmp_path):
     assert len(seen) == 3, "rollouts, old policy, loss"
 
 
+def video_prompt_of(models):
+    """A prompt of one video of 4 x 4 x 4 patches."""
+    return EncodedPrompt(
+        [0], {}, {"pixel_values_videos": torch.randn(64, 1176), "video_grid_thw": torch.tensor([[4, 4, 4]])}
+    )
+
+
+def test_media_that_cannot_be_told_apart_are_passed_on_whole(models):
+    """LLaVA-OneVision's processor: a number of images for each prompt beside pixels for each image."""
+    features = {"pixel_values": torch.randn(2, 3, 8, 8), "batch_num_images": torch.tensor([2])}
+    prompt = EncodedPrompt([0], {}, features)
+    assert media_of(prompt) is None and distinct_media([prompt, prompt]) is None
+    with Tower(models().model).reads_once([prompt, prompt], torch.device("cpu"), True) as inputs:
+        assert {key: len(value) for key, value in inputs.items()} == {"pixel_values": 4, "batch_num_images": 2}
+
+
+def test_methods_of_an_object_stand_there_again():
+    class Owner:
+        def method(self):
+            return "class"
+
+    owner = Owner()
+    for expected in ("class", "own"):
+        if expected == "own":
+            owner.method = lambda: "own"
+        with patched(owner, method=lambda: "patched"):
+            assert owner.method() == "patched"
+        assert owner.method() == expected
+
+
 def frozen(models):
     model = copy.deepcopy(models().model)
     for parameter in model.model.visual.parameters():
@@ -154,14 +184,47 @@ def test_a_reference_model_with_another_tower_uses_its_own(models, media, tmp_pa
 class TestWhatMayBeKept:
     def test_nothing_of_a_tower_with_one_trained_parameter(self, models):
         model = frozen(models)
-        assert Tower(model).keeps_outputs
+        assert Tower(model).is_frozen
         model.model.visual.merger.mlp[0].bias.requires_grad = True
-        assert not Tower(model).keeps_outputs
+        assert not Tower(model).is_frozen
 
-    def test_nothing_of_a_tower_that_drops_values(self, models):
+    def test_nothing_beside_a_trained_parameter_that_stands_by_itself(self, models):
+        """LLaVA-OneVision's image_newline is a parameter of the module that calls the tower."""
+        model = frozen(models)
+        model.model.image_newline = nn.Parameter(torch.zeros(4))
+        assert not Tower(model).is_frozen
+        model.model.image_newline.requires_grad = False
+        assert Tower(model).is_frozen
+
+    @pytest.mark.parametrize("name", ["attention_dropout", "dropout", "drop_path_rate", "drop_prob"])
+    def test_nothing_of_a_tower_that_drops_values(self, models, name):
         model = frozen(models)
         model.model.visual.extra = nn.Dropout(0.1)
-        assert not Tower(model).keeps_outputs
+        assert not Tower(model).is_frozen
+        model.model.visual.extra = nn.Identity()
+        assert Tower(model).is_frozen
+        setattr(model.model.visual.extra, name, 0.1)
+        assert not Tower(model).is_frozen
+
+    def test_a_reference_is_compared_anew_when_weights_change(self, models):
+        policy, reference = frozen(models), frozen(models)
+        tower = Tower(reference, Tower(policy))
+        assert tower.serves()
+        weight = policy.model.visual.patch_embed.proj.weight
+        with torch.no_grad():
+            weight.add_(1.0)
+        assert not tower.serves()
+        with torch.no_grad():
+            weight.copy_(reference.model.visual.patch_embed.proj.weight)
+        assert tower.serves()
+
+    def test_no_more_memory_than_the_kept_outputs_need(self, models):
+        """The contrast videos' outputs, computed in the same call, are let go."""
+        tower = Tower(frozen(models))
+        media = [medium for _ in range(4) for medium in media_of(video_prompt_of(models))]
+        tower._encode(media, torch.device("cpu"))
+        [kept] = media[0].output["pooler_output"]
+        assert kept.untyped_storage().nbytes() == kept.nbytes
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_the_language_model_is_no_part_of_the_tower(self, models, family):
@@ -188,7 +251,7 @@ def test_bf16_autocast_keeps_what_the_model_would_have_computed(models, media, t
             models(), [row(video=media["videos"][0])], tmp_path, model=frozen(models), bf16=True, num_iterations=2
         )
         if not keep:
-            tgrpo._keeps_outputs = lambda tower: False
+            tgrpo._may_keep_outputs = lambda: False
         torch.manual_seed(0)
         found.append(rollouts(tgrpo)["old_per_token_logps"])
     torch.testing.assert_close(*found, rtol=0, atol=1e-3)  # SDPA over one video or two: bf16 rounds alike
@@ -204,7 +267,7 @@ def test_attention_in_the_tower_grows_with_the_longest_video_not_with_their_sum(
 
     def recording(module, query, key, value, attention_mask, **kwargs):
         sizes.append(query.shape[2] * key.shape[2])
-        assert attention_mask is None or attention_mask.shape[-1] <= key.shape[2]
+        sizes.append(0 if attention_mask is None else attention_mask[0].numel())
         return original(module, query, key, value, attention_mask, **kwargs)
 
     monkeypatch.setitem(type(ALL_ATTENTION_FUNCTIONS)._global_mapping, "sdpa", recording)

@@ -14,7 +14,7 @@ from transformers.video_utils import VideoMetadata
 from trl.data_utils import is_conversational
 
 from .families import EncodedPrompt, encode_prompt, takes_videos, with_preprocessing_cache
-from .inputs import LookAhead, VideoStore, media_key
+from .inputs import LookAhead, VideoStore, check_not_ending, media_key
 from .media import MEDIA_COLUMNS
 from .video import MediaError, load_image
 
@@ -54,7 +54,9 @@ class _Batch:
     """What the prompts of one batch share while they are encoded."""
 
     processor: Any  # preprocesses the same frames once
-    videos: dict[Any, tuple[torch.Tensor, Any]] = field(default_factory=dict)
+    videos: dict[Any, tuple[tuple[torch.Tensor, Any], Any]] = field(
+        default_factory=dict
+    )  # with their sources, see media_key
 
 
 @dataclass
@@ -89,14 +91,17 @@ class BatchLoader:
 
     def __post_init__(self) -> None:
         self._videos = VideoStore(self._read, self.num_workers, self.cache_bytes)
-        self._ahead = LookAhead(self._load, _inputs_key)
-        self._copying = threading.Lock()
-        self._copy: Any = None  # for other threads: a tokenizer may not be used by two at once
+        self._ahead = {mode: LookAhead(self._load, _inputs_key) for mode in ("train", "eval")}
+        self._copy: tuple[Any, Any] = None, None  # the processor for other threads, and what it is a copy of
+        self._copy_in_use = threading.Lock()  # a tokenizer may not be used by two threads at once
 
-    def expect(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Take note of rows that [`load`] will be asked for next, and prepare them meanwhile; a data collator."""
+    def expect(self, inputs: list[dict[str, Any]], mode: str = "train") -> list[dict[str, Any]]:
+        """
+        Take note of rows that [`load`] will be asked for next, and prepare them meanwhile; a data collator. Rows with media
+        other than paths are not prepared ahead.
+        """
         if self.num_workers:
-            self._ahead.expect(inputs)
+            self._ahead[mode].expect(inputs)
         return inputs
 
     def load(
@@ -107,6 +112,7 @@ class BatchLoader:
         num_contrast: int,
         step: int,
         next_step: int | None = None,
+        mode: str = "train",
     ) -> list[Row]:
         """
         Args:
@@ -115,6 +121,7 @@ class BatchLoader:
             num_generations (`int`): G. num_contrast (`int`): G~, at most G.
             step (`int`): varies the contrast from step to step.
             next_step (`int`, *optional*): that of the batch behind this one, where it is expected; `None`: the same.
+            mode (`str`): `"train"` or `"eval"`, as in [`expect`].
 
         Raises:
             `VideoError`, `ImageError`, `PromptError`: media that cannot be read, a prompt whose placeholders and media
@@ -124,50 +131,72 @@ class BatchLoader:
         """
         arguments = first_row, num_generations, num_contrast
         following = *arguments, step if next_step is None else next_step
-        rows = self._ahead.take(inputs, *arguments, step, following=following)
+        rows = self._ahead[mode].take(inputs, *arguments, step, following=following)
         return [replace(row, inputs=row_inputs) for row, row_inputs in zip(rows, inputs, strict=True)]
 
     def _load(
         self, inputs: list[dict[str, Any]], first_row: int, num_generations: int, num_contrast: int, step: int
     ) -> list[Row]:
-        batch = _Batch(with_preprocessing_cache(self._own_processor()))
-        self._videos.announce(_video_sources(inputs))
+        if threading.current_thread() is threading.main_thread():
+            return self._load_with(self.processor, inputs, first_row, num_generations, num_contrast, step)
+        with self._copy_in_use:
+            return self._load_with(self._processor_copy(), inputs, first_row, num_generations, num_contrast, step)
+
+    def _processor_copy(self) -> Any:
+        """A copy of the processor, as it is now."""
+        state = _processor_state(self.processor)
+        if self._copy[1] != state:
+            self._copy = copy.deepcopy(self.processor), state
+        return self._copy[0]
+
+    def _load_with(
+        self,
+        processor: Any,
+        inputs: list[dict[str, Any]],
+        first_row: int,
+        num_generations: int,
+        num_contrast: int,
+        step: int,
+    ) -> list[Row]:
+        batch = _Batch(with_preprocessing_cache(processor))
         places = [divmod(index, num_generations) for index in range(first_row, first_row + len(inputs))]
         owners = {(group, place) for group, place in places if owns_contrast(place, num_generations, num_contrast)}
         contrasted = {group for group, _ in owners}
+        placed: dict[int, Any] = {}
+        for row_inputs, (group, _) in zip(inputs, places, strict=True):
+            if group not in placed:
+                placed[group] = _placed(row_inputs)
+        sources = [source for found in placed.values() if isinstance(found, tuple) for source in found[1]]
+        self._videos.announce(sources)
         groups: dict[int, Row] = {}
         rows = []
-        for row_inputs, (group, place) in zip(inputs, places, strict=True):
-            if group not in groups:
-                groups[group] = self._load_group(batch, row_inputs, group, step, group in contrasted)
-            shared = groups[group]
-            if row_inputs["prompt"] != shared.inputs["prompt"]:
-                raise RuntimeError(
-                    f"Row {place} of group {group} has another prompt than the group. The sampler must repeat each "
-                    f"prompt num_generations ({num_generations}) times in a row."
-                )
-            contrast = shared.contrast if (group, place) in owners else None
-            rows.append(replace(shared, inputs=row_inputs, place=place, contrast=contrast))
+        try:
+            for row_inputs, (group, place) in zip(inputs, places, strict=True):
+                if group not in groups:
+                    groups[group] = self._load_group(
+                        batch, row_inputs, placed[group], group, step, group in contrasted
+                    )
+                shared = groups[group]
+                if row_inputs["prompt"] != shared.inputs["prompt"]:
+                    raise RuntimeError(
+                        f"Row {place} of group {group} has another prompt than the group. The sampler must repeat each "
+                        f"prompt num_generations ({num_generations}) times in a row."
+                    )
+                contrast = shared.contrast if (group, place) in owners else None
+                rows.append(replace(shared, inputs=row_inputs, place=place, contrast=contrast))
+        finally:
+            self._videos.forget(sources)
         return rows
 
-    def _own_processor(self) -> Any:
-        """The processor in the main thread, a copy of it in any other."""
-        if threading.current_thread() is threading.main_thread():
-            return self.processor
-        with self._copying:
-            if self._copy is None:
-                self._copy = copy.deepcopy(self.processor)
-        return self._copy
-
-    def _load_group(self, batch: _Batch, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
+    def _load_group(
+        self, batch: _Batch, inputs: dict[str, Any], placed: Any, group: int, step: int, contrasted: bool
+    ) -> Row:
         """A prompt on ordered and on contrast frames, or without its media where it cannot be used and is skipped."""
-        if not inputs["prompt"] or not is_conversational({"prompt": inputs["prompt"]}):
-            raise ValueError(
-                f"{record_name(inputs)}: its prompt is not conversational ({type(inputs['prompt']).__name__}). Pass a "
-                'list of messages such as [{"role": "user", "content": "..."}].'
-            )
+        check_not_ending()
         try:
-            return self._encode_group(batch, inputs, group, step, contrasted)
+            if isinstance(placed, Exception):
+                raise placed
+            return self._encode_group(batch, inputs, placed, group, step, contrasted)
         except (MediaError, PromptError) as error:
             named_error = named(error, inputs)
             if self.on_bad_video == "raise":
@@ -176,10 +205,16 @@ class BatchLoader:
             encoded = self._encode(batch, stub, [], [], max_length=None)
             return Row(inputs, stub, group, 0, encoded, error=named_error)
 
-    def _encode_group(self, batch: _Batch, inputs: dict[str, Any], group: int, step: int, contrasted: bool) -> Row:
-        messages, video_sources, image_sources = place_media(
-            inputs["prompt"], media_list(inputs, "video"), media_list(inputs, "image")
-        )
+    def _encode_group(
+        self,
+        batch: _Batch,
+        inputs: dict[str, Any],
+        placed: tuple[list[dict], list[Any], list[Any]],
+        group: int,
+        step: int,
+        contrasted: bool,
+    ) -> Row:
+        messages, video_sources, image_sources = placed
         if video_sources and not takes_videos(self.processor):
             raise PromptError(
                 f"its prompt has a video, but {type(self.processor).__name__} takes none. Use a video-language model."
@@ -207,8 +242,8 @@ class BatchLoader:
     def _decoded(self, batch: _Batch, source: Any) -> tuple[torch.Tensor, Any]:
         key = media_key(source)
         if key not in batch.videos:
-            batch.videos[key] = self._videos.get(source)
-        return batch.videos[key]
+            batch.videos[key] = self._videos.get(source), source
+        return batch.videos[key][0]
 
     def _contrasted(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         assert self.contrast is not None
@@ -349,29 +384,43 @@ def media_list(inputs: dict[str, Any], kind: str) -> list[Any]:
     return list(one) if kind == "image" and isinstance(one, (list, tuple)) else [one]
 
 
-def _video_sources(inputs: list[dict[str, Any]]) -> list[Any]:
-    """The videos of these rows, in order; none of a prompt that cannot be used, which says so when it is its turn."""
-    sources = []
-    for row in inputs:
-        try:
-            sources += place_media(row["prompt"], media_list(row, "video"), media_list(row, "image"))[1]
-        except (PromptError, AttributeError, KeyError, TypeError):
-            continue
-    return sources
+def _placed(inputs: dict[str, Any]) -> tuple[list[dict], list[Any], list[Any]] | Exception:
+    """The row's prompt and media as [`place_media`] gives them, or what is wrong with them, to be raised in its turn."""
+    if not inputs["prompt"] or not is_conversational({"prompt": inputs["prompt"]}):
+        return ValueError(
+            f"{record_name(inputs)}: its prompt is not conversational ({type(inputs['prompt']).__name__}). Pass a "
+            'list of messages such as [{"role": "user", "content": "..."}].'
+        )
+    try:
+        return place_media(inputs["prompt"], media_list(inputs, "video"), media_list(inputs, "image"))
+    except PromptError as error:
+        return error
 
 
-def _inputs_key(inputs: list[dict[str, Any]]) -> tuple:
-    """What tells one batch of rows from another, while both exist: their prompts and their media."""
-    return tuple(_content(row.get(column)) for row in inputs for column in ("prompt", *MEDIA_COLUMNS))
+def _inputs_key(inputs: list[dict[str, Any]]) -> tuple | None:
+    """What tells one batch of rows from another: their prompts and media; `None` where that takes more than text."""
+    key = tuple(_content(row.get(column)) for row in inputs for column in ("prompt", *MEDIA_COLUMNS))
+    return None if _OBJECT in key else key
+
+
+_OBJECT = object()
 
 
 def _content(value: Any) -> Any:
-    """A value to compare by: its content where that is text, numbers or a collection of them, else the object itself."""
-    if isinstance(value, dict):
-        return tuple((key, _content(each)) for key, each in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_content, value))
-    return value if value is None or isinstance(value, (str, bytes, int, float, Path)) else ("object", id(value))
+    """A value to compare by: text, numbers or a collection of them; `_OBJECT` for and around anything else."""
+    if isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else value
+        content = tuple(_content(each) for each in items)
+        return _OBJECT if _OBJECT in content else content
+    return value if value is None or isinstance(value, (str, int, float, Path)) else _OBJECT
+
+
+def _processor_state(processor: Any) -> str:
+    """What an encoded prompt depends on and a run may change."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    parts = [getattr(processor, name, None) for name in ("video_processor", "image_processor")]
+    templates = [getattr(each, "chat_template", None) for each in (processor, tokenizer)]
+    return repr((templates, len(tokenizer), *(None if part is None else part.to_dict() for part in parts)))
 
 
 def record_name(inputs: dict[str, Any]) -> str:

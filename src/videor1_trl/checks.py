@@ -29,10 +29,12 @@ RESERVED_COLUMNS = (
     "contrast_completion_ids",
 )
 
-# The private methods of `GRPOTrainer` that `TGRPOTrainer` overrides, with the parameters they had in TRL 1.16
+# The methods of `GRPOTrainer` that `TGRPOTrainer` overrides, with the parameters they had in TRL 1.16
 # (canary: tests/test_hooks.py)
 HOOKS = {
     "_set_signature_columns_if_needed": "self",
+    "get_train_dataloader": "self",
+    "get_eval_dataloader": "self eval_dataset",
     "_prepare_inputs": "self generation_batch",
     "_generate_and_score_completions": "self inputs",
     "_tokenize_prompts": "self prompts",
@@ -50,7 +52,7 @@ HOOKS = {
 def check_parent() -> None:
     """
     Raises:
-        `ImportError`: a private method of the installed `GRPOTrainer` differs from the one overridden here.
+        `ImportError`: a method of the installed `GRPOTrainer` differs from the one overridden here.
     """
     for name, expected in HOOKS.items():
         method = getattr(GRPOTrainer, name, None)

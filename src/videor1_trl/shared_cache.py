@@ -71,7 +71,8 @@ class PromptPart:
         """
         Attention of each row's newest token to its prompt and to its own tokens, one softmax over both.
 
-        A prompt's keys and values are read once for all of its rows: the rows' queries are those of one sequence.
+        A prompt's keys and values are read once for all of its rows: the rows' queries are those of one sequence. In
+        float32 throughout: rounded scores would sample from another law than log-probabilities are computed with.
 
         Args:
             query (`torch.Tensor` of shape (B, H, 1, D)): keys, values (B, H_kv, S, D) are the rows' own.
@@ -89,16 +90,16 @@ class PromptPart:
         prompts, size = self.slots.shape
         times = heads // keys.shape[1]  # query heads of a key head
         scale = width**-0.5 if scaling is None else scaling
-        query = (query * scale).view(rows, -1, times, width)
-        to_own = query @ keys.transpose(2, 3)  # (B, H_kv, times, S)
-        to_prompt = self._grouped(query) @ self.keys.transpose(2, 3)  # (N, H_kv, G * times, P)
+        dtype, query = query.dtype, (query.float() * scale).view(rows, -1, times, width)
+        to_own = query @ keys.float().transpose(2, 3)  # (B, H_kv, times, S)
+        to_prompt = self._grouped(query) @ self.keys.float().transpose(2, 3)  # (N, H_kv, G * times, P)
         if self.padding is not None:
             to_prompt = to_prompt.masked_fill(self.padding, -torch.inf)
-        weights = torch.cat([to_prompt, self._grouped(to_own)], dim=3).softmax(3, dtype=torch.float32)
-        weights = nn.functional.dropout(weights.to(query.dtype), dropout)
-        of_prompt = weights[..., : self.keys.shape[2]] @ self.values  # (N, H_kv, G * times, D)
-        of_own = self._by_row(weights[..., self.keys.shape[2] :], times) @ values
-        return (self._by_row(of_prompt, times) + of_own).reshape(rows, 1, heads, width), None
+        weights = torch.cat([to_prompt, self._grouped(to_own)], dim=3).softmax(3)
+        weights = nn.functional.dropout(weights, dropout)
+        of_prompt = weights[..., : self.keys.shape[2]] @ self.values.float()  # (N, H_kv, G * times, D)
+        of_own = self._by_row(weights[..., self.keys.shape[2] :], times) @ values.float()
+        return (self._by_row(of_prompt, times) + of_own).reshape(rows, 1, heads, width).to(dtype), None
 
     def _grouped(self, by_row: torch.Tensor) -> torch.Tensor:
         """(B, H_kv, times, X) as (N, H_kv, G * times, X)."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -41,39 +41,49 @@ class Medium:
         )
 
 
-def media_of(prompt: EncodedPrompt) -> list[Medium]:
-    """The media of a prompt, videos and images each in their order; made once per prompt."""
+def media_of(prompt: EncodedPrompt) -> list[Medium] | None:
+    """The media of a prompt, videos and images each in their order; `None` where they cannot be told apart."""
     if prompt.media is None:
         of_kind: dict[str, dict[str, torch.Tensor]] = {"video": {}, "image": {}}
         for key, value in prompt.features.items():
             if key != "second_per_grid_ts":  # of the positions, not of the tower
                 of_kind["video" if "video" in key else "image"][key] = value
-        prompt.media = [
-            Medium(kind, each) for kind, features in of_kind.items() if features for each in _apart(kind, features)
-        ]
+        apart = {kind: _apart(kind, features) for kind, features in of_kind.items() if features}
+        if any(features is None for features in apart.values()):
+            return None
+        prompt.media = [Medium(kind, each) for kind, features in apart.items() for each in features or []]
     return prompt.media
 
 
-def _apart(kind: str, features: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    """The features of each video or image: as many patches as its grid says, else one entry of each feature."""
+def _apart(kind: str, features: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]] | None:
+    """
+    The features of each video or image: as many patches as its grid says, else one entry of each feature; `None` where the
+    features differ in their number of entries (LLaVA-OneVision counts images by prompt too).
+    """
     sizes = [1] * len(next(iter(features.values())))
     if (grid := features.get(f"{kind}_grid_thw")) is not None:
         sizes = grid.prod(-1).tolist()
     parts = {
         key: value.split(sizes) if len(value) == sum(sizes) else value.split(1) for key, value in features.items()
     }
+    if len({len(each) for each in parts.values()}) > 1:
+        return None
     return [dict(zip(parts, each, strict=True)) for each in zip(*parts.values(), strict=True)]
 
 
-def distinct_media(prompts: list[EncodedPrompt]) -> tuple[list[Medium], dict[str, list[int]]]:
+def distinct_media(prompts: list[EncodedPrompt]) -> tuple[list[Medium], list[Medium], dict[str, list[int]]] | None:
     """
-    The distinct media of several prompts, by content, and for each kind the index of every medium, prompt by prompt, among
-    the distinct ones of that kind.
+    All media of several prompts, the distinct ones by content, and for each kind the index of every medium among the
+    distinct ones of that kind; `None` where the media of a prompt cannot be told apart.
     """
+    of_prompts = [media_of(prompt) for prompt in prompts]
+    every = [medium for media in of_prompts for medium in media or []]
+    if any(media is None for media in of_prompts):
+        return None
     found: dict[tuple, list[tuple[int, Medium]]] = {}
     distinct: dict[str, list[Medium]] = {"video": [], "image": []}
     indices: dict[str, list[int]] = {"video": [], "image": []}
-    for medium in (medium for prompt in prompts for medium in media_of(prompt)):
+    for medium in every:
         alike = found.setdefault(medium.fingerprint(), [])
         index = next((index for index, other in alike if medium.equals(other)), None)
         if index is None:
@@ -81,7 +91,23 @@ def distinct_media(prompts: list[EncodedPrompt]) -> tuple[list[Medium], dict[str
             distinct[medium.kind].append(medium)
             alike.append((index, medium))
         indices[medium.kind].append(index)
-    return distinct["video"] + distinct["image"], {kind: each for kind, each in indices.items() if each}
+    return every, distinct["video"] + distinct["image"], {kind: each for kind, each in indices.items() if each}
+
+
+@contextlib.contextmanager
+def patched(owner: Any, **methods: Callable[..., Any]) -> Iterator[None]:
+    """Within the context an object has these methods; then what it had itself, if anything, stands there again."""
+    before = {name: vars(owner)[name] for name in methods if name in vars(owner)}
+    for name, method in methods.items():
+        setattr(owner, name, method)
+    try:
+        yield
+    finally:
+        for name in methods:
+            if name in before:
+                setattr(owner, name, before[name])
+            else:
+                delattr(owner, name)
 
 
 class Tower:
@@ -111,28 +137,34 @@ class Tower:
             decoder = owners[-1].get_decoder()
             self._modules = [child for child in owners[-1].children() if child is not decoder]
         self._policy = same_as
-        self._is_alike = same_as is not None and self._equals(same_as)
+        self._compared: tuple[Any, bool] = None, False  # states of the parameters, and whether they were equal
 
-    def _equals(self, other: "Tower") -> bool:
-        ours, theirs = (
-            [parameter for module in tower._modules for parameter in module.parameters()] for tower in (self, other)
-        )
-        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
+    def _parameters(self) -> list[nn.Parameter]:
+        """Of the tower, and those between tower and language model that stand by themselves."""
+        own = [] if self._owner is None else list(self._owner.parameters(recurse=False))
+        return own + [parameter for module in self._modules for parameter in module.parameters()]
 
     @property
-    def keeps_outputs(self) -> bool:
+    def is_frozen(self) -> bool:
         """
         Whether what the tower makes of a video stays the same for a whole step: it can be handed to the model, nothing in
-        the tower is trained (as with LoRA on the language model only), and it drops nothing at random. A reference model's
-        tower keeps what the policy's does, if both are equal.
+        the tower is trained (as with LoRA on the language model only), and it drops nothing at random.
         """
-        if self._policy is not None:
-            return self._is_alike and self._policy.keeps_outputs
         return (
             bool(self._modules)
-            and not any(parameter.requires_grad for module in self._modules for parameter in module.parameters())
+            and not any(parameter.requires_grad for parameter in self._parameters())
             and not any(_drops(each) for module in self._modules for each in module.modules())
         )
+
+    def serves(self) -> bool:
+        """Whether what the policy's tower makes holds for this one: it is the policy's, or at present equal to it."""
+        if self._policy is None:
+            return True
+        ours, theirs = self._parameters(), self._policy._parameters()
+        state = [(parameter.data_ptr(), parameter._version) for parameter in ours + theirs]
+        if self._compared[0] != state:
+            self._compared = state, len(ours) == len(theirs) and all(map(_same, ours, theirs))
+        return self._compared[1]
 
     @contextlib.contextmanager
     def reads_once(self, prompts: list[EncodedPrompt], device: torch.device, keep: bool) -> Iterator[dict[str, Any]]:
@@ -142,21 +174,20 @@ class Tower:
 
         Args:
             keep (`bool`): compute outputs now, without gradients, where the prompts do not hold them yet, and let the
-                prompts keep them; only where [`keeps_outputs`] holds.
+                prompts keep them; only where the tower [`is_frozen`] and [`serves`].
         """
-        if self._owner is None:  # its forward may want all of it
+        found = None if self._owner is None else distinct_media(prompts)
+        if found is None:  # the model's forward may want all of it
             yield {key: value.to(device, non_blocking=True) for key, value in collate_features(prompts).items()}
             return
-        media, indices = distinct_media(prompts)
+        every, media, indices = found
         if keep and media and self._encode([medium for medium in media if medium.output is None], device):
-            yield {"mm_encoder_outputs": _outputs(prompts, media, indices)}
-            return
-        every = [medium for prompt in prompts for medium in media_of(prompt)]
-        if len(every) == len(media) or not self._one_by_one:
+            yield {"mm_encoder_outputs": _outputs(every, media, indices)}
+        elif len(every) == len(media) or not self._one_by_one:
             yield _joined(every, device)
-            return
-        with self._repeating(every, indices, device):
-            yield _joined(media, device)
+        else:
+            with self._repeating(every, indices, device):
+                yield _joined(media, device)
 
     @torch.no_grad()
     def _encode(self, media: list[Medium], device: torch.device) -> bool:
@@ -169,46 +200,37 @@ class Tower:
                 self._one_by_one = False
                 return False
             for index, medium in enumerate(chosen):
-                medium.output = _chosen(found, [index])
+                medium.output = {name: _cloned(value) for name, value in _chosen(found, [index]).items()}
         return True
 
-    @contextlib.contextmanager
-    def _repeating(self, every: list[Medium], indices: dict[str, list[int]], device: torch.device) -> Iterator[None]:
+    def _repeating(
+        self, every: list[Medium], indices: dict[str, list[int]], device: torch.device
+    ) -> AbstractContextManager[None]:
         """Within the context the model's tower reads distinct media, and gives outputs for every medium."""
-        originals = {kind: getattr(self._owner, f"get_{kind}_features") for kind in indices}
+        originals = {f"get_{kind}_features": getattr(self._owner, f"get_{kind}_features") for kind in indices}
 
         def repeating(kind: str) -> Callable[..., Any]:
+            original = originals[f"get_{kind}_features"]
+
             def features(*args: Any, **kwargs: Any) -> Any:
-                with _unpatched(self._owner, originals):  # Qwen3-VL reads videos through get_image_features
-                    found = originals[kind](*args, **kwargs)
+                with patched(self._owner, **originals):  # Qwen3-VL reads videos through get_image_features
+                    found = original(*args, **kwargs)
                     if not _is_one_by_one(found, max(indices[kind]) + 1):
                         self._one_by_one = False
                         inputs = _joined([medium for medium in every if medium.kind == kind], device)
-                        return originals[kind](**_known(originals[kind], inputs), return_dict=True)
+                        return original(**_known(original, inputs), return_dict=True)
                 for name, value in _chosen(found, indices[kind]).items():
                     setattr(found, name, value)
                 return found
 
             return features
 
-        for kind in originals:
-            setattr(self._owner, f"get_{kind}_features", repeating(kind))
-        try:
-            yield
-        finally:
-            for kind in originals:
-                delattr(self._owner, f"get_{kind}_features")
+        return patched(self._owner, **{f"get_{kind}_features": repeating(kind) for kind in indices})
 
 
-@contextlib.contextmanager
-def _unpatched(owner: Any, kinds: Iterable[str]) -> Iterator[None]:
-    names = [f"get_{kind}_features" for kind in kinds]
-    patched = {name: owner.__dict__.pop(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, method in patched.items():
-            setattr(owner, name, method)
+def _cloned(value: Any) -> Any:
+    """Tensors, and lists of them, apart from what they are views of, so that no more than they is kept."""
+    return value.clone() if isinstance(value, torch.Tensor) else [_cloned(each) for each in value]
 
 
 def _known(method: Callable[..., Any], inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -243,12 +265,12 @@ def _chosen(output: Any, indices: list[int]) -> dict[str, Any]:
     return chosen
 
 
-def _outputs(prompts: list[EncodedPrompt], media: list[Medium], indices: dict[str, list[int]]) -> dict[str, Any]:
+def _outputs(media_of_prompts: list[Medium], media: list[Medium], indices: dict[str, list[int]]) -> dict[str, Any]:
     """The model's `mm_encoder_outputs` for all media of the prompts; equal media are given the same output to keep."""
     outputs = {}
     for kind, index in indices.items():
         distinct = [medium.output for medium in media if medium.kind == kind]
-        every = [medium for prompt in prompts for medium in media_of(prompt) if medium.kind == kind]
+        every = [medium for medium in media_of_prompts if medium.kind == kind]
         for medium, each in zip(every, index, strict=True):
             medium.output = distinct[each]
         kept = [medium.output for medium in every if medium.output is not None]

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from .families import (
     placeholder_token_ids,
 )
 from .media import MEDIA_COLUMNS, undecoded
-from .packed_attention import take_segments
 from .rewards import get_temporal_reward, temporal_reward
 from .shared_prefix import PackedCall, prefilled_once, regrouped
 from .temporal import TemporalReward, group_bonuses, rollouts, temporal_metrics
@@ -56,6 +55,7 @@ class TGRPOTrainer(GRPOTrainer):
     Overrides, one reason each:
 
     - `_set_signature_columns_if_needed`: the video columns are needed too.
+    - `get_train_dataloader`, `get_eval_dataloader`: a batch is prepared while the one before it is in use.
     - `_prepare_inputs`: the rows of a group stay together in micro-batches, so that they share their prompt.
     - `_generate_and_score_completions`: the batch's media are loaded before, and the rows keep them afterwards.
     - `_tokenize_prompts`: prompts with videos, each distinct one encoded once.
@@ -106,7 +106,8 @@ class TGRPOTrainer(GRPOTrainer):
         video_loader (`Callable`, defaults to [`load_video`]):
             `(source, fps=, min_frames=, max_frames=, num_frames=) -> (frames, VideoMetadata)`. A
             [`VideoError`] it raises is subject to `args.on_bad_video`. It and `contrast` are called from threads, unless
-            `args.video_num_workers` is 0.
+            `args.video_num_workers` is 0. Videos are known by their sources: a loader that samples at random gives the same
+            frames for as long as they are kept (`args.video_cache_gb`).
         **kwargs:
             Further arguments of [`~trl.GRPOTrainer`], such as `callbacks`, `optimizers` and `peft_config`.
 
@@ -116,6 +117,7 @@ class TGRPOTrainer(GRPOTrainer):
         `ValueError`: a model and data that do not fit.
     """
 
+    data_collator: Any
     _tag_names = ["trl", "tgrpo"]
     _name = "T-GRPO"
     _paper = {
@@ -200,8 +202,6 @@ class TGRPOTrainer(GRPOTrainer):
             num_workers=args.video_num_workers,
             cache_bytes=int(args.video_cache_gb * 2**30),
         )
-        if args.dataloader_num_workers == 0:  # else rows are collated in other processes
-            self.data_collator = self.batch_loader.expect
 
     def _add_temporal_column(self) -> None:
         """
@@ -236,11 +236,22 @@ class TGRPOTrainer(GRPOTrainer):
     def _share(self) -> None:
         """What computing prompts once needs of the policy and of the reference model."""
         models = [self.accelerator.unwrap_model(each) for each in (self.model, self.ref_model) if each is not None]
-        if self._share_prefix:
-            for each in models:
-                take_segments(each.config.get_text_config()._attn_implementation)
         self._tower = Tower(models[0], autocast=self.accelerator.autocast)
         self._ref_tower = Tower(models[-1], self._tower, self.accelerator.autocast)
+        self._keep_outputs = False
+        settings = self.generation_config
+        wanted = {
+            "num_beams": settings.num_beams not in (None, 1),
+            "num_return_sequences": settings.num_return_sequences not in (None, 1),
+            "use_cache": settings.use_cache is False,
+            "cache_implementation": settings.cache_implementation is not None,
+        }
+        reasons = [name for name, is_set in wanted.items() if is_set]
+        self._share_rollouts = self._share_prefix and not reasons
+        if self._share_prefix and reasons:
+            logger.warning(
+                f"Each rollout computes its prompt anew: {' and '.join(reasons)} of generation_kwargs is set."
+            )
 
     def _can_share_prefix(self) -> bool:
         """Whether prompts can be computed once per group; says once why not."""
@@ -254,6 +265,25 @@ class TGRPOTrainer(GRPOTrainer):
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *MEDIA_COLUMNS]))
+
+    def get_train_dataloader(self):
+        with self._expecting("train"):
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        with self._expecting("eval"):
+            return super().get_eval_dataloader(eval_dataset)
+
+    @contextlib.contextmanager
+    def _expecting(self, mode: str) -> Iterator[None]:
+        """Within the context dataloaders are made that let the next batch be prepared, as soon as they have it."""
+        collator = self.data_collator
+        if self.args.dataloader_num_workers == 0:  # else rows are collated in other processes
+            self.data_collator = functools.partial(self.batch_loader.expect, mode=mode)
+        try:
+            yield
+        finally:
+            self.data_collator = collator
 
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
@@ -283,8 +313,10 @@ class TGRPOTrainer(GRPOTrainer):
             num_contrast=self.args.contrast_generations(num_generations),
             step=step,
             next_step=next_step,
+            mode=self._mode(),
         )
         self._encoded = [row.encoded for row in self._batch]
+        self._keep_outputs = self._may_keep_outputs()  # here: in the reference's pass PEFT freezes its adapters
         self._bonuses = None
         output = super()._generate_and_score_completions(
             [
@@ -328,8 +360,8 @@ class TGRPOTrainer(GRPOTrainer):
         rows = self._encoded + [row.contrast for row in self._batch if row.contrast is not None]
         num_rows = len(rows)
         rows = rows + self._dummy_rows(rows)
-        share = self._share_prefix and self.args.cache_implementation is None
-        once = prefilled_once(self._tower, rows, self._keeps_outputs(self._tower))
+        share = self._share_rollouts
+        once = prefilled_once(self._tower, rows, self._keep_outputs)
         with once if share else contextlib.nullcontext():
             completion_ids, logprobs = super()._generate_single_turn(
                 [encoded.input_ids for encoded in rows],
@@ -499,15 +531,16 @@ class TGRPOTrainer(GRPOTrainer):
             ids[:, -num_completion:],
             mask[:, -num_completion:],
             self._tokenizer.pad_token_id,
-            keep=self._keeps_outputs(tower),
+            keep=self._keep_outputs and tower.serves(),
         )
 
-    def _keeps_outputs(self, tower: Tower) -> bool:
+    def _may_keep_outputs(self) -> bool:
         """Whether the tower runs once per step: not where it has to run within the wrapped model's own call."""
-        return tower.keeps_outputs and not self._calls_must_match()
+        return self._share_prefix and not self._calls_must_match() and self._tower.is_frozen
 
     def _compute_loss(self, model, inputs):
         self._encoded = inputs["encoded"]
+        self._keep_outputs = self._may_keep_outputs()
         return super()._compute_loss(model, inputs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
