@@ -1,85 +1,42 @@
-"""The toy's supervised cold start, and greedy answers to its held-out questions, through the trainer's own encoding."""
+"""The toy's supervised cold start, and greedy answers to its held-out questions, as `train_sft.py` and `evaluate.py` make them."""
 
-import random
-
-import torch
 from tqdm.auto import tqdm
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from videor1_trl import accuracy_reward, correct_positions, load_image, load_video
-from videor1_trl.batch import media_list, place_media
-from videor1_trl.families import EncodedPrompt, collate_features, collate_token_types, encode_prompt
-
-
-def contrast_generator(index: int) -> torch.Generator:
-    """The generator of a held-out question's contrast: fixed by its place in the file."""
-    return torch.Generator().manual_seed(index)
+from videor1_trl import VideoSFTConfig, VideoSFTTrainer, accuracy_reward
+from videor1_trl.batch import media_list
+from videor1_trl.generation import GenerationRequest, GenerationSettings, TransformersBackend
 
 
-def encode_rows(processor, rows, *, contrast=None, progress: str | None = None) -> list[EncodedPrompt]:
+SETTINGS = GenerationSettings(max_new_tokens=24, video_max_pixels=784)  # greedy
+
+
+def requests(rows, *, contrast=None) -> list[GenerationRequest]:
     """
-    Loads and encodes the questions as the trainer does.
+    Rows of `load_video_r1` as requests; the key of each, and the seed of its contrast, is its place.
 
     Args:
-        processor (`ProcessorMixin`): the model's processor.
-        rows (`Iterable[dict]`): rows of `load_video_r1`: `prompt`, and `video` or `image`.
+        rows (`Iterable[dict]`): `prompt`, and `video` or `image`.
         contrast (`Callable`, *optional*): `(frames, generator) -> frames`, such as `shuffle_frames`.
-        progress (`str`, *optional*): text of the progress bar; None for no bar.
     """
-    encoded = []
-    for index, row in enumerate(tqdm(rows, desc=progress, disable=progress is None)):
-        messages, videos, images = place_media(row["prompt"], media_list(row, "video"), media_list(row, "image"))
-        videos = [load_video(source) for source in videos]
-        if contrast is not None:
-            generator = contrast_generator(index)
-            videos = [(contrast(frames, generator), metadata) for frames, metadata in videos]
-        images = [load_image(source) for source in images]
-        encoded.append(encode_prompt(processor, messages, videos, images))
-    return encoded
+    return [
+        GenerationRequest(
+            str(place), row["prompt"], media_list(row, "video"), media_list(row, "image"), contrast, seed=place
+        )
+        for place, row in enumerate(rows)
+    ]
 
 
-def collate(prompts: list[EncodedPrompt], completions: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """The model's inputs for prompts and completions, padded left; `labels` cover the completions alone."""
-    rows = [prompt.input_ids + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    length = max(map(len, rows))
-
-    def pad(lists, value):
-        return torch.tensor([[value] * (length - len(ids)) + ids for ids in lists])
-
-    token_types = {
-        key: pad([types + [0] * len(completion) for types, completion in zip(lists, completions, strict=True)], 0)
-        for key, lists in collate_token_types(prompts).items()
-    }
-    labels = pad([[-100] * len(p.input_ids) + c for p, c in zip(prompts, completions, strict=True)], -100)
-    mask = pad([[1] * len(ids) for ids in rows], 0)
-    return {
-        "input_ids": pad(rows, pad_token_id),
-        "attention_mask": mask,
-        "labels": labels,
-        **token_types,
-        **collate_features(prompts),
-    }
-
-
-@torch.no_grad()
-def greedy_completions(
-    model, processor, prompts: list[EncodedPrompt], *, max_new_tokens: int = 24, batch_size: int = 64, progress=None
-) -> list[str]:
-    """The model's greedy completion of every prompt, in batches, without special tokens."""
-    correct_positions(model)
-    tokenizer = processor.tokenizer
-    was_training = model.training
-    model.eval()
-    texts = []
-    starts = range(0, len(prompts), batch_size)
-    for start in tqdm(starts, desc=progress, disable=progress is None):
-        chunk = prompts[start : start + batch_size]
-        inputs = collate(chunk, [[]] * len(chunk), tokenizer.pad_token_id)
-        del inputs["labels"]
-        inputs = {key: value.to(model.device) for key, value in inputs.items()}
-        ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
-        texts += tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    model.train(was_training)
-    return texts
+def greedy_answers(model, processor, rows, *, contrast=None, batch_size: int = 64, progress=None) -> list[str]:
+    """The model's greedy completion of every row's prompt; arguments as of [`requests`]."""
+    backend = TransformersBackend(model, processor, SETTINGS, batch_size=batch_size)
+    asked = requests(rows, contrast=contrast)
+    found = {}
+    for completion in tqdm(backend.generate(asked), total=len(asked), desc=progress, disable=progress is None):
+        if completion.error is not None:
+            raise RuntimeError(f"question {completion.key}: {completion.error}")
+        found[completion.key] = completion.text
+    return [found[request.key] for request in asked]
 
 
 def right(rows, completions: list[str]) -> list[bool]:
@@ -94,10 +51,48 @@ def right(rows, completions: list[str]) -> list[bool]:
     return [accuracy > 0.999 for accuracy in accuracies]
 
 
+class StopAtTarget(TrainerCallback):
+    """
+    Ends the training as soon as a share of the questions kept aside is right.
+
+    Args:
+        processor, rows: of these questions.
+        target (`float`), check_every (`int`), max_steps (`int`), progress (`bool`): as of [`cold_start`].
+    """
+
+    def __init__(self, processor, rows, target: float, check_every: int, max_steps: int, progress: bool):
+        self.accuracy = 0.0
+        self._target, self._check_every = target, check_every
+        self._rows = rows
+        self._prompts = None
+        self._processor = processor
+        self._bar = tqdm(desc="cold start", total=max_steps, disable=not progress)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self._bar.update()
+        # the last stretch is covered in a dozen steps
+        if state.global_step % self._check_every and self.accuracy < self._target / 2:
+            return
+        self.accuracy = self._share_right(model)
+        self._bar.set_postfix(order=f"{self.accuracy:.2f}", target=self._target)
+        control.should_training_stop |= self.accuracy >= self._target
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._bar.close()
+
+    def _share_right(self, model) -> float:
+        backend = TransformersBackend(model, self._processor, SETTINGS)
+        if self._prompts is None:
+            self._prompts = [(each.key, backend.encode(each)[0]) for each in requests(self._rows)]
+        texts = [completion.text for completion in backend.complete_batch(self._prompts)]
+        return sum(right(self._rows, texts)) / len(self._rows)
+
+
 def cold_start(
     model,
     processor,
     dataset,
+    output_dir,
     *,
     seed: int = 0,
     target: float = 0.5,
@@ -107,23 +102,28 @@ def cold_start(
     check_every: int = 5,
     max_steps: int = 1000,
     progress: bool = True,
+    bf16: bool = False,
+    use_cpu: bool = True,
 ) -> dict:
     """
-    Supervised training on the records' rationales and answers until a part of the order questions is right.
+    Supervised training on the records' rationales and answers until a part of the order questions is right, on all
+    processes of a run together.
 
     The first `num_validation` order questions are kept aside; training stops as soon as `target` of them are right.
 
     Args:
         model, processor: as from `make_model`; the model is trained in place.
         dataset (`datasets.Dataset`): rows of `load_video_r1`, with `process` and `data_source`.
+        output_dir (`str` or `Path`): of the trainer, which saves nothing there.
         seed (`int`, defaults to `0`): order of the examples.
         target (`float`, defaults to `0.5`): share of order questions right, in (0, 1], at which to stop.
         num_validation (`int`, defaults to `64`): order questions that decide.
-        learning_rate (`float`, defaults to `6e-4`), batch_size (`int`, defaults to `32`): of AdamW.
+        learning_rate (`float`, defaults to `6e-4`), batch_size (`int`, defaults to `32`, of all processes): of AdamW.
         check_every (`int`, defaults to `5`): steps between two looks at the validation questions; every step counts
             once half the target is reached.
         max_steps (`int`, defaults to `1000`): steps at most.
-        progress (`bool`, defaults to `True`): show progress bars.
+        progress (`bool`, defaults to `True`): show a progress bar.
+        bf16 (`bool`, defaults to `False`), use_cpu (`bool`, defaults to `True`): as of the training that follows.
 
     Returns:
         `dict` with `steps`, `loss` and `validation_accuracy` at the end.
@@ -131,35 +131,41 @@ def cold_start(
     Raises:
         `RuntimeError`: where the target is not reached in `max_steps`.
     """
-    correct_positions(model)
-    tokenizer = processor.tokenizer
-    rows = list(dataset)
-    prompts = encode_rows(processor, rows, progress="cold start: videos" if progress else None)
-    texts = [f"{row['process']}\n{row['solution']}{tokenizer.eos_token}" for row in rows]
-    completions = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    kept_aside = [index for index, row in enumerate(rows) if row["data_source"] == "toy/order"][:num_validation]
-    pool = sorted(set(range(len(rows))) - set(kept_aside))
-    rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-    accuracy = 0.0
-    bar = tqdm(range(1, max_steps + 1), desc="cold start", disable=not progress)
-    model.train()
-    for step in bar:
-        chosen = rng.sample(pool, batch_size)
-        batch = collate([prompts[i] for i in chosen], [completions[i] for i in chosen], tokenizer.pad_token_id)
-        loss = model(**{key: value.to(model.device) for key, value in batch.items()}).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step % check_every == 0 or accuracy >= target / 2:  # the last stretch is covered in a dozen steps
-            answers = greedy_completions(model, processor, [prompts[i] for i in kept_aside])
-            accuracy = sum(right([rows[i] for i in kept_aside], answers)) / len(kept_aside)
-            bar.set_postfix(loss=f"{loss.item():.3f}", order=f"{accuracy:.2f}", target=target)
-            if accuracy >= target:
-                bar.close()
-                return {"steps": step, "loss": loss.item(), "validation_accuracy": accuracy}
-    raise RuntimeError(
-        f"the cold start reached {accuracy:.2f} of the order questions in {max_steps} steps, below its target "
-        f"({target}). Give it more steps, or another seed."
+    kept_aside = [i for i, source in enumerate(dataset["data_source"]) if source == "toy/order"][:num_validation]
+    args = VideoSFTConfig(
+        output_dir=str(output_dir),
+        learning_rate=learning_rate,
+        lr_scheduler_type="constant",
+        weight_decay=0.01,
+        max_steps=max_steps,
+        seed=seed,
+        video_max_pixels=SETTINGS.video_max_pixels,
+        dataloader_num_workers=0,  # videos this small are decoded once and kept
+        activation_checkpointing=False,
+        bf16=bf16,
+        use_cpu=use_cpu,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
     )
+    args.per_device_train_batch_size = max(1, batch_size // args.world_size)
+    progress = progress and args.process_index == 0
+    stopping = StopAtTarget(processor, dataset.select(kept_aside), target, check_every, max_steps, progress)
+    trainer = VideoSFTTrainer(
+        model,
+        args,
+        dataset.select(sorted(set(range(len(dataset))) - set(kept_aside))),
+        processing_class=processor,
+        callbacks=[stopping],
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.train()
+    steps, loss = trainer.state.global_step, [log["loss"] for log in trainer.state.log_history if "loss" in log][-1]
+    if stopping.accuracy < target:
+        raise RuntimeError(
+            f"the cold start reached {stopping.accuracy:.2f} of the order questions in {max_steps} steps, below its target "
+            f"({target}). Give it more steps, or another seed."
+        )
+    return {"steps": steps, "loss": loss, "validation_accuracy": stopping.accuracy}

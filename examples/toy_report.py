@@ -34,9 +34,9 @@ class Toy:
     trained_from: float = 0.0
 
 
-def prepare(output_dir, seed: int, size: int, target: float) -> Toy:
+def prepare(args, size: int, target: float) -> Toy:
     """
-    Makes data, model and cold start under `output_dir`; processes but the first find them made.
+    Makes data, model and cold start under `args.output_dir`, the cold start on all processes of `args` together.
 
     Raises:
         `ValueError`: a size or target out of range.
@@ -46,22 +46,23 @@ def prepare(output_dir, seed: int, size: int, target: float) -> Toy:
     if not 0 <= target < 1:
         raise ValueError(f"toy_target ({target}) must be at least 0 and below 1.")
     torch.set_num_threads(1)  # so small a model gains little from more, and loses much where the cores are shared
-    folder = Path(output_dir)
+    folder = Path(args.output_dir)
     data = folder / "data"
-    run = Toy(folder, seed, time.perf_counter(), data / "train.json", data / "held_out.json", folder / "cold_start")
-    if PartialState().is_main_process:
-        _make(run, data, size, target)
-    run.trained_from = time.perf_counter()
-    return run
-
-
-def _make(run: Toy, data: Path, size: int, target: float) -> None:
+    run = Toy(
+        folder, args.seed, time.perf_counter(), data / "train.json", data / "held_out.json", folder / "cold_start"
+    )
     clock = time.perf_counter()
-    seeds = [3 * run.seed + offset for offset in (1, 2, 3)]  # three disjoint files
-    cold_start_file = toy.make_dataset(data, "cold_start", size, seed=seeds[0], order_share=0.2)
-    toy.make_dataset(data, "train", size, seed=seeds[1], order_share=0.35)
-    toy.make_dataset(data, "held_out", NUM_HELD_OUT, seed=seeds[2], held_out=True)
+    cold_start_file = data / "cold_start.json"
+    with args.main_process_first(local=False, desc="toy data"):
+        if args.process_index == 0:
+            seeds = [3 * run.seed + offset for offset in (1, 2, 3)]  # three disjoint files
+            toy.make_dataset(data, cold_start_file.stem, size, seed=seeds[0], order_share=0.2)
+            toy.make_dataset(data, run.train_file.stem, size, seed=seeds[1], order_share=0.35)
+            toy.make_dataset(data, run.held_out_file.stem, NUM_HELD_OUT, seed=seeds[2], held_out=True)
     model, processor = toy.make_model(run.seed)
+    if args.process_index == 0:  # what train_sft.py can start from
+        model.save_pretrained(folder / "untrained")
+        processor.save_pretrained(folder / "untrained")
     run.summary = {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "seed": run.seed,
@@ -69,16 +70,26 @@ def _make(run: Toy, data: Path, size: int, target: float) -> None:
         "seconds": {"data": _since(clock)},
     }
     clock = time.perf_counter()
-    cold_start = toy_cold_start.cold_start(
-        model, processor, load_video_r1(cold_start_file), seed=run.seed, target=target
+    run.summary["cold_start"] = toy_cold_start.cold_start(
+        model,
+        processor,
+        load_video_r1(cold_start_file),
+        run.model_folder,
+        seed=run.seed,
+        target=target,
+        bf16=args.bf16,
+        use_cpu=args.use_cpu,
     )
-    run.summary["cold_start"] = cold_start
-    model.save_pretrained(run.model_folder)
-    processor.save_pretrained(run.model_folder)
     run.summary["seconds"]["cold_start"] = _since(clock)
-    clock = time.perf_counter()
-    run.summary["before"], _ = evaluate(model, processor, run.held_out_file, "before")
-    run.summary["seconds"]["evaluation_before"] = _since(clock)
+    if args.process_index == 0:
+        model.save_pretrained(run.model_folder)
+        processor.save_pretrained(run.model_folder)
+        clock = time.perf_counter()
+        run.summary["before"], _ = evaluate(model, processor, run.held_out_file, "before")
+        run.summary["seconds"]["evaluation_before"] = _since(clock)
+    PartialState().wait_for_everyone()
+    run.trained_from = time.perf_counter()
+    return run
 
 
 def evaluate(model, processor, file: Path, when: str) -> tuple[dict, dict]:
@@ -92,8 +103,7 @@ def evaluate(model, processor, file: Path, when: str) -> tuple[dict, dict]:
     shares, completions = {}, {}
     for frames, contrast in (("ordered", None), ("shuffled", shuffle_frames)):
         bar = f"held-out questions, {when}, {frames}"
-        prompts = toy_cold_start.encode_rows(processor, rows, contrast=contrast, progress=f"{bar}: videos")
-        completions[frames] = toy_cold_start.greedy_completions(model, processor, prompts, progress=bar)
+        completions[frames] = toy_cold_start.greedy_answers(model, processor, rows, contrast=contrast, progress=bar)
         verdicts = list(zip(rows, toy_cold_start.right(rows, completions[frames]), strict=True))
         by_kind = {kind: [ok for row, ok in verdicts if row["data_source"] == f"toy/{kind}"] for kind in toy.KINDS}
         shares[frames] = {kind: round(sum(ok) / len(ok), 4) for kind, ok in by_kind.items()}
@@ -160,7 +170,7 @@ def draw_frames(path: Path, rows: list[dict], completions: dict[str, list[str]])
 
     index = _telling_question(rows, completions)
     frames, metadata = load_video(rows[index]["video"])
-    contrast = shuffle_frames(frames, toy_cold_start.contrast_generator(index))
+    contrast = shuffle_frames(frames, torch.Generator().manual_seed(index))  # as it was answered
     figure, axes = plt.subplots(2, len(frames), figsize=(1.4 * len(frames), 4.6))
     figure.subplots_adjust(left=0.04, right=0.99, top=0.82, bottom=0.1, hspace=0.55, wspace=0.08)
     for line, shown, name in zip(axes, (frames, contrast), ("ordered", "shuffled"), strict=True):

@@ -9,14 +9,16 @@ from transformers import HfArgumentParser
 from trl import GRPOConfig
 
 from videor1_trl import TGRPOConfig
+from videor1_trl.video_arguments import VideoArguments
 
 
 OWN = {name: f for name, f in TGRPOConfig.__dataclass_fields__.items() if name not in GRPOConfig.__dataclass_fields__}
 
 
 def documented():
-    """name -> its paragraph in the class docstring."""
-    paragraphs = re.split(r"\n\s{8}(?=\w+ \(`)", TGRPOConfig.__doc__)[1:]
+    """name -> its paragraph in the class docstrings."""
+    docstrings = TGRPOConfig.__doc__, VideoArguments.__doc__
+    paragraphs = [each for text in docstrings for each in re.split(r"\n\s{8}(?=\w+ \(`)", text)[1:]]
     return {paragraph.split(" ")[0]: " ".join(paragraph.split()) for paragraph in paragraphs}
 
 
@@ -109,3 +111,22 @@ def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
     assert (args.temperature, args.top_p, args.max_completion_length) == (1.0, 0.95, 768)
     assert args.max_steps == 1000 and args.gradient_checkpointing
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 8  # x 4 GPUs: 4 prompts of 8
+
+
+@pytest.mark.parametrize("name", ["video_r1_7b_sft", "toy_sft"])
+def test_recipes_of_the_cold_start_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
+    examples = Path(__file__).parent.parent / "examples"
+    monkeypatch.syspath_prepend(str(examples))
+    import train_sft
+
+    flags = ["--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]
+    data, _, args, model = train_sft.make_parser().parse_args_and_config(
+        ["--config", str(examples / "configs" / f"{name}.yaml"), *flags]
+    )
+    if name == "toy_sft":
+        assert data.dataset == "runs/toy/data/cold_start.json" and args.padding_free
+        return
+    assert model.model_name_or_path == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert data.dataset == "Video-R1/Video-R1-data" and "Video-R1-COT-165k.json" in data.data_files
+    assert (args.learning_rate, args.num_train_epochs, args.completion_only_loss) == (1e-6, 1, False)
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 2 and args.gradient_checkpointing

@@ -74,12 +74,17 @@ def test_python_of_the_readme_runs(block, models, media, tmp_path, monkeypatch, 
     for index in range(2):
         tiny.write_mp4(tmp_path / "data" / f"{index}.mp4", tiny.colour_frames(index))
     (tmp_path / "data" / "train.json").write_text(json.dumps(records))
+    rationales = [{**record, "process": "<think>To the left.</think>"} for record in records]
+    (tmp_path / "data" / "cot.json").write_text(json.dumps(rationales))
     monkeypatch.chdir(tmp_path)
-    small = "bf16=False, use_cpu=True, report_to='none', max_completion_length=6, max_steps=1, video_max_pixels=1568, "
+    small = "bf16=False, use_cpu=True, report_to='none', max_steps=1, video_max_pixels=1568, "
     code = block
     for name in ("Qwen/Qwen2.5-VL-3B-Instruct", "Video-R1/Video-R1-7B"):
         code = code.replace(name, models().path)
-    code = code.replace("per_device_train_batch_size=8", small + "per_device_train_batch_size=8")
+    code = code.replace(
+        "per_device_train_batch_size=8", f"{small} max_completion_length=6, per_device_train_batch_size=8"
+    )
+    code = code.replace("per_device_train_batch_size=4", f"{small} dataloader_num_workers=0")
     code = code.replace("GenerationSettings()", "GenerationSettings(max_new_tokens=4, video_max_pixels=1568)")
     code = code.replace("clip.mp4", "data/0.mp4")
     assert small in code or "max_new_tokens=4" in code

@@ -15,6 +15,7 @@ from .rewards import (
     length_reward,
     temporal_reward,
 )
+from .sft import VideoSFTConfig, VideoSFTTrainer
 from .trainer import TGRPOTrainer
 from .video import ImageError, MediaError, VideoError, load_image, load_video
 

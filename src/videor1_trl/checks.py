@@ -29,8 +29,13 @@ RESERVED_COLUMNS = (
     "contrast_completion_ids",
 )
 
-# The methods of `GRPOTrainer` that `TGRPOTrainer` overrides, with the parameters they had in TRL 1.16
+# The methods of TRL's trainers that those of this package override, with the parameters they had in TRL 1.16
 # (canary: tests/test_hooks.py)
+SFT_HOOKS = {
+    "compute_loss": "self model inputs return_outputs num_items_in_batch",
+    "_load_from_checkpoint": "self resume_from_checkpoint model",
+    "_load_best_model": "self",
+}
 HOOKS = {
     "_set_signature_columns_if_needed": "self",
     "get_train_dataloader": "self",
@@ -49,18 +54,19 @@ HOOKS = {
 }
 
 
-def check_parent() -> None:
+def check_parent(parent: type = GRPOTrainer, hooks: dict[str, str] = HOOKS) -> None:
     """
     Raises:
-        `ImportError`: a method of the installed `GRPOTrainer` differs from the one overridden here.
+        `ImportError`: a method of the installed `parent` differs from the one overridden here.
     """
-    for name, expected in HOOKS.items():
-        method = getattr(GRPOTrainer, name, None)
+    for name, expected in hooks.items():
+        method = getattr(parent, name, None)
         found = " ".join(inspect.signature(method).parameters) if method else "nothing"
         if found != expected:
             raise ImportError(
-                f"videor1_trl overrides GRPOTrainer.{name}({expected.replace(' ', ', ')}), but TRL {trl.__version__} "
-                f"has {found.replace(' ', ', ')}. Install a tested version: pip install 'trl>=1.16,<1.17'."
+                f"videor1_trl overrides {parent.__name__}.{name}({expected.replace(' ', ', ')}), but TRL "
+                f"{trl.__version__} has {found.replace(' ', ', ')}. Install a tested version: pip install "
+                "'trl>=1.16,<1.17'."
             )
 
 

@@ -12,6 +12,35 @@ from transformers.video_utils import VideoMetadata
 from .families import EncodedPrompt, encode_prompt
 
 
+def calls_must_match(trainer: Any) -> bool:
+    """Whether every rank must call every module equally often: where parameters are gathered layer by layer."""
+    plugin = trainer.accelerator.state.deepspeed_plugin if trainer.is_deepspeed_enabled else None
+    return trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+
+
+class Dummies:
+    """
+    The dummies of a run, made once they are needed.
+
+    Args:
+        kinds (`set[str]`): the media in the data, `"video"` and `"image"`.
+        processor: the model's processing class.
+        encode_settings (`dict`): keywords of [`~families.encode_prompt`].
+    """
+
+    def __init__(self, kinds: set[str], processor: Any, encode_settings: dict[str, Any]):
+        self._kinds, self._processor, self._encode_settings = kinds, processor, encode_settings
+        self._made: dict[str, EncodedPrompt] = {}
+
+    def missing(self, rows: list[EncodedPrompt]) -> list[EncodedPrompt]:
+        """A dummy for each kind of media that these rows lack and those of other ranks may have."""
+        missing = sorted(self._kinds.difference(*(row.kinds for row in rows)))
+        for kind in missing:
+            if kind not in self._made:
+                self._made[kind] = dummy_prompt(kind, self._processor, self._encode_settings)
+        return [self._made[kind] for kind in missing]
+
+
 def dummy_prompt(kind: str, processor: Any, encode_settings: dict[str, Any]) -> EncodedPrompt:
     """A prompt of nothing but a small black video (two frames) or image; `kind` is `"video"` or `"image"`."""
     black = torch.zeros(2, 3, 56, 56, dtype=torch.uint8)

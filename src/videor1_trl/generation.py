@@ -159,7 +159,7 @@ class TransformersBackend:
                     yield GeneratedCompletion(key, None, error=str(encoded))
             prompts.sort(key=lambda prompt: -len(prompt[1].input_ids))
             for start in range(0, len(prompts), self.batch_size):
-                yield from self._complete(prompts[start : start + self.batch_size])
+                yield from self.complete_batch(prompts[start : start + self.batch_size])
 
     def encode(self, request: GenerationRequest) -> tuple[EncodedPrompt, LoadedRequest]:
         """
@@ -175,7 +175,33 @@ class TransformersBackend:
         self, key: str, prompt: EncodedPrompt, on_text: Callable[[str], None] | None = None
     ) -> GeneratedCompletion:
         """One completion; `on_text` gets its text piece by piece as it comes."""
-        return self._complete([(key, prompt)], _Streamer(self._tokenizer, on_text) if on_text else None)[0]
+        return self.complete_batch([(key, prompt)], _Streamer(self._tokenizer, on_text) if on_text else None)[0]
+
+    def complete_batch(
+        self, prompts: list[tuple[str, EncodedPrompt]], streamer: TextStreamer | None = None
+    ) -> list[GeneratedCompletion]:
+        """Completions of encoded prompts, each with its key, computed together whatever `batch_size` is."""
+        rows = [encoded for _, encoded in prompts]
+        length = max(len(row.input_ids) for row in rows)
+        padding = [length - len(row.input_ids) for row in rows]
+        ids = [[self._pad_token] * pad + row.input_ids for pad, row in zip(padding, rows, strict=True)]
+        mask = [[0] * pad + [1] * (length - pad) for pad in padding]
+        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        inputs |= padded_inputs(rows, length, num_completion=0)
+        try:
+            output = self.model.generate(
+                **{key: value.to(self.model.device) for key, value in inputs.items()},
+                generation_config=self._config,
+                logits_processor=self._logits_processors([key for key, _ in prompts], padding),
+                streamer=streamer,
+            )
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"{len(rows)} prompts of up to {length} tokens do not fit into memory. Lower batch_size "
+                f"({self.batch_size}), video_max_frames, video_max_pixels or max_new_tokens. ({error})"
+            ) from error
+        completions = output[:, length:].tolist()
+        return [self._completion(key, row, ids) for (key, row), ids in zip(prompts, completions, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         config = self.model.config
@@ -239,31 +265,6 @@ class TransformersBackend:
             )
         except (ValueError, TemplateError) as error:  # of placeholders and features; of roles it does not take
             raise PromptError(str(error)) from error
-
-    def _complete(
-        self, prompts: list[tuple[str, EncodedPrompt]], streamer: _Streamer | None = None
-    ) -> list[GeneratedCompletion]:
-        rows = [encoded for _, encoded in prompts]
-        length = max(len(row.input_ids) for row in rows)
-        padding = [length - len(row.input_ids) for row in rows]
-        ids = [[self._pad_token] * pad + row.input_ids for pad, row in zip(padding, rows, strict=True)]
-        mask = [[0] * pad + [1] * (length - pad) for pad in padding]
-        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-        inputs |= padded_inputs(rows, length, num_completion=0)
-        try:
-            output = self.model.generate(
-                **{key: value.to(self.model.device) for key, value in inputs.items()},
-                generation_config=self._config,
-                logits_processor=self._logits_processors([key for key, _ in prompts], padding),
-                streamer=streamer,
-            )
-        except torch.OutOfMemoryError as error:
-            raise torch.OutOfMemoryError(
-                f"{len(rows)} prompts of up to {length} tokens do not fit into memory. Lower batch_size "
-                f"({self.batch_size}), video_max_frames, video_max_pixels or max_new_tokens. ({error})"
-            ) from error
-        completions = output[:, length:].tolist()
-        return [self._completion(key, row, ids) for (key, row), ids in zip(prompts, completions, strict=True)]
 
     def _completion(self, key: str, prompt: EncodedPrompt, ids: list[int]) -> GeneratedCompletion:
         end = next((index for index, token in enumerate(ids) if token in self._end_tokens), None)

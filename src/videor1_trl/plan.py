@@ -13,6 +13,7 @@ import torch
 from trl import ModelConfig
 
 from .checks import check_columns
+from .completions import check_completions
 from .memory import STATED_FACTOR, Batches, Engine, MemoryEstimate, Run, estimate_memory
 from .plan_data import DataPlan, encoder, plan_data
 from .plan_model import Findings, ModelPlan, plan_model
@@ -115,14 +116,13 @@ def plan_run(
     num_sampled: int = 32,
     contrast: bool = True,
     video_loader: Callable[..., tuple[torch.Tensor, Any]] = load_video,
-    completion_text: Callable[[dict[str, Any]], str] | None = None,
 ) -> Plan:
     """
     Plan a run of T-GRPO or of the supervised cold start: check its data, its media and its model, estimate its memory,
     and count its steps.
 
     Args:
-        args: a [`TGRPOConfig`], or a config of supervised training (without `num_generations`) with its video fields.
+        args: a [`TGRPOConfig`] or a [`VideoSFTConfig`].
         model_args ([`~trl.ModelConfig`]): the model and how it is loaded; `args.model_init_kwargs` wins.
         train_dataset, eval_dataset ([`~datasets.Dataset`]): as the trainer takes them.
         num_processes (`int`, *optional*), sharding (`str`, *optional*): plan for these rather than for what `args` was
@@ -134,8 +134,6 @@ def plan_run(
         num_sampled (`int`): rows encoded of each dataset, evenly spaced over each kind (>= 1).
         contrast (`bool`): whether video prompts have contrast rollouts.
         video_loader (`Callable`): as in [`TGRPOTrainer`].
-        completion_text (`Callable`, *optional*): a row's completion in supervised training. `None`: `process` and
-            `solution`, one behind the other.
 
     Returns:
         [`Plan`]: whatever is wrong with data or model stands in its `problems`.
@@ -155,12 +153,13 @@ def plan_run(
     if device_bytes is None and args.device.type == "cuda":
         plan.device_bytes = torch.cuda.get_device_properties(0).total_memory
     plan.model = plan_model(args, model_args, plan.engine, plan)
-    plan.tried("columns", lambda: check_columns(train_dataset, eval_dataset))
+    check = check_columns if _generates(args) else check_completions
+    plan.tried("columns", lambda: check(train_dataset, eval_dataset))
     if eval_dataset is None and getattr(args.eval_strategy, "value", args.eval_strategy) != "no":
         plan.problems.append("eval_strategy is set, and there is no eval_dataset.")
     encode = None
     if plan.model is not None and plan.model.processor is not None:
-        encode = encoder(args, plan.model, video_loader, completion_text)
+        encode = encoder(args, plan.model, video_loader)
     for name, dataset in (("train", train_dataset), ("eval", eval_dataset)):
         if dataset is not None:
             plan.data[name] = plan_data(

@@ -9,7 +9,8 @@ import datasets
 import torch
 from datasets.utils import tqdm
 
-from .batch import BatchLoader, record_name
+from .batch import BatchLoader, PromptError, named, record_name
+from .completions import completion_text
 from .media import MEDIA_COLUMNS, MediaReport, check_media, undecoded
 from .plan_model import Findings, ModelPlan
 
@@ -173,7 +174,6 @@ def encoder(
     args: Any,
     model: ModelPlan,
     video_loader: Callable[..., tuple[torch.Tensor, Any]],
-    completion_text: Callable[[dict[str, Any]], str] | None,
 ) -> Callable[[dict[str, Any]], Prompt]:
     """A function that encodes one row as training does, and says what it costs; arguments as in [`plan_run`]."""
     seen: list[tuple[torch.Tensor, Any]] = []
@@ -196,7 +196,7 @@ def encoder(
         values = sum(value.numel() for key, value in encoded.features.items() if key.startswith("pixel_values"))
         completion = ""
         if not hasattr(args, "num_generations"):
-            completion = (completion_text or _cot_completion)(row)
+            completion = _completion(row)
         return Prompt(
             kind=next((kind for kind in ("video", "image") if kind in encoded.kinds), "text"),
             tokens=len(encoded.input_ids),
@@ -211,8 +211,11 @@ def encoder(
     return encode
 
 
-def _cot_completion(row: dict[str, Any]) -> str:
-    return "\n".join(str(row[name]) for name in ("process", "solution") if row.get(name))
+def _completion(row: dict[str, Any]) -> str:
+    try:
+        return completion_text(row)
+    except PromptError as error:
+        raise named(error, row) from error
 
 
 def _patch_values(config: Any) -> int:

@@ -4,18 +4,17 @@ import contextlib
 import functools
 import textwrap
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather, gather_object
-from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.chat_template_utils import parse_response
 from trl.trainer.utils import get_callable_name, get_config_model_id
 
 from .batch import BatchLoader, Row
+from .checkpoints import load_checkpoint, takes_checkpoint
 from .checks import (
     accuracy_index,
     check_arguments,
@@ -26,7 +25,7 @@ from .checks import (
 )
 from .config import TGRPOConfig
 from .contrast import shuffle_frames
-from .dummies import dummy_prompt, with_rows_below
+from .dummies import Dummies, calls_must_match, with_rows_below
 from .families import (
     EncodedPrompt,
     cannot_share,
@@ -163,7 +162,6 @@ class TGRPOTrainer(GRPOTrainer):
         self._encoded: list[EncodedPrompt] = []
         self._contrast_completion_ids: list[list[int]] = []
         self._bonuses: torch.Tensor | None = None
-        self._dummies: dict[str, EncodedPrompt] = {}
 
         super().__init__(
             model,
@@ -174,7 +172,7 @@ class TGRPOTrainer(GRPOTrainer):
             processing_class,
             **kwargs,
         )
-        self._media_kinds = media_kinds(self.train_dataset, self.eval_dataset, self.processing_class)
+        kinds = media_kinds(self.train_dataset, self.eval_dataset, self.processing_class)
         if temporal_reward_func is not None:
             self._add_temporal_column()
         for each in (self.model, self.ref_model):
@@ -190,9 +188,7 @@ class TGRPOTrainer(GRPOTrainer):
             contrast if temporal_reward_func is not None else None,
             video_settings=args.video_settings,
             encode_settings={
-                "video_max_pixels": args.video_max_pixels,
-                "video_min_pixels": args.video_min_pixels,
-                "image_max_pixels": args.image_max_pixels,
+                **args.encode_settings,
                 "chat_template": self.chat_template,
                 "chat_template_kwargs": self.chat_template_kwargs,
             },
@@ -202,6 +198,7 @@ class TGRPOTrainer(GRPOTrainer):
             num_workers=args.video_num_workers,
             cache_bytes=int(args.video_cache_gb * 2**30),
         )
+        self._dummies = Dummies(kinds, self.processing_class, self.batch_loader.encode_settings)
 
     def _add_temporal_column(self) -> None:
         """
@@ -502,18 +499,12 @@ class TGRPOTrainer(GRPOTrainer):
         )
 
     def _calls_must_match(self) -> bool:
-        """Whether every rank must call every module equally often: where parameters are gathered layer by layer."""
-        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
-        return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        """Whether every rank must call every module equally often."""
+        return calls_must_match(self)
 
     def _dummy_rows(self, rows: list[EncodedPrompt]) -> list[EncodedPrompt]:
         """A dummy for each kind of media that these rows lack and those of other ranks may have, where that matters."""
-        if not self._calls_must_match():
-            return []
-        missing = self._media_kinds.difference(*(row.kinds for row in rows))
-        for kind in missing - self._dummies.keys():
-            self._dummies[kind] = dummy_prompt(kind, self.processing_class, self.batch_loader.encode_settings)
-        return [self._dummies[kind] for kind in sorted(missing)]
+        return self._dummies.missing(rows) if self._calls_must_match() else []
 
     def _model_call(
         self, model: Any, rows: list[EncodedPrompt], ids: torch.Tensor, mask: torch.Tensor, num_completion: int
@@ -545,14 +536,11 @@ class TGRPOTrainer(GRPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         model = self.model if model is None else model
-        if self.is_fsdp_enabled or not isinstance(model, PreTrainedModel):
+        if self.is_fsdp_enabled or not takes_checkpoint(model):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if not Path(resume_from_checkpoint).is_dir():
-            raise ValueError(f"resume_from_checkpoint ({resume_from_checkpoint}) is no folder. Give a checkpoint's.")
-        loaded = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
-        model.load_state_dict(loaded.state_dict())
+        load_checkpoint(model, resume_from_checkpoint)
 
     def _load_best_model(self):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(self.model, PreTrainedModel):
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not takes_checkpoint(self.model):
             return super()._load_best_model()
         self._load_from_checkpoint(self.state.best_model_checkpoint)
