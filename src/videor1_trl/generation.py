@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -82,10 +83,17 @@ def make_backend(
     shared = {key: options[key] for key in ("revision", "trust_remote_code") if key in options}
     processor = AutoProcessor.from_pretrained(model, padding_side="left", **shared)
     architecture = AutoModelForImageTextToText if isinstance(processor, ProcessorMixin) else AutoModelForCausalLM
-    defaults = {"dtype": "auto", "device_map": "auto" if torch.cuda.is_available() else None}
+    defaults = {"dtype": "auto", "device_map": _device_map()}
     return TransformersBackend(
         architecture.from_pretrained(model, **{**defaults, **options}), processor, settings, **own
     )
+
+
+def _device_map() -> Any:
+    """All GPUs for one process; of several, which `accelerate launch` or `torchrun` started, each its own GPU."""
+    if not torch.cuda.is_available():
+        return None
+    return {"": int(os.environ["LOCAL_RANK"])} if "LOCAL_RANK" in os.environ else "auto"
 
 
 class TransformersBackend:

@@ -182,6 +182,15 @@ def versions(*more: str) -> dict[str, str]:
     return {"videor1_trl": __version__, **{name: importlib.metadata.version(name) for name in names}}
 
 
+def identity_and_notes(description: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What [`Backend.describe`] says, in two: what may not change within a run, and what may and is kept on record."""
+    notes = ("device", "batch_size", "base_url", "versions", "engine_arguments", "attention")
+    return (
+        {key: value for key, value in description.items() if key not in notes},
+        {key: value for key, value in description.items() if key in notes},
+    )
+
+
 def callable_name(function: Any) -> str:
     """A function with its module, for a result file."""
     name = getattr(function, "__qualname__", type(function).__qualname__)

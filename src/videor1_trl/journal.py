@@ -1,0 +1,179 @@
+"""A journal of completions: JSON Lines that survive a kill, so that a run goes on where it stopped, with nothing lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+class Journal:
+    """
+    The completions of a run, one JSON object a line, each written as it comes and named by its `key`.
+
+    A run may be several processes, on several machines with one disk: each key belongs to one of them, by its checksum, and
+    each process appends to a file of its own; all of them together are the run. Where a process was killed in the middle of
+    a line, that line is dropped when it starts again, and its key is asked for once more.
+
+    Every start adds a line of its own, `{"session": {...}}`, with what moved its completions. A start whose `identity`
+    differs from the ones before is refused: its completions would not be of the same run.
+
+    Args:
+        folder (`str` or `Path`): of the journal's files, made where it is missing.
+        identity (`dict`): what may not change within a run, such as model, data and sampling; JSON-able.
+        notes (`dict`, *optional*): what may change and is kept on record, such as the device and versions.
+        rank, world_size (`int`): this process among all of them. `None`: as `RANK` and `WORLD_SIZE` say, which `accelerate
+            launch` and `torchrun` set; else the only one.
+
+    Raises:
+        `ValueError`: a journal of another identity, or a file that is none.
+        `RuntimeError`: another process writes this file.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        identity: dict[str, Any],
+        notes: dict[str, Any] | None = None,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ):
+        self.folder = Path(folder)
+        self.rank = int(os.environ.get("RANK", "0")) if rank is None else rank
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank ({self.rank}) must be between 0 and world_size - 1 ({self.world_size - 1}).")
+        self.identity = json.loads(json.dumps(identity))
+        self.notes = json.loads(json.dumps(notes or {}))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = "completions" if self.world_size == 1 else f"completions-{self.rank:03}-of-{self.world_size:03}"
+        self.path = self.folder / f"{name}.jsonl"
+        self._lock = FileLock(f"{self.path}.lock")
+        self._file: Any = None
+
+    def __enter__(self) -> Journal:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RuntimeError(f"{self.path} is written by another process. Wait for it, or end it.") from error
+        try:
+            for session in self.sessions():
+                _check_identity(self.folder, session["identity"], self.identity)
+            _drop_torn_line(self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+            self._write({"session": {"identity": self.identity, "notes": self.notes}})
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._file = None
+        self._lock.release()
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Key -> entry of all processes; of a key that was asked for again, the newest of its file."""
+        return {entry["key"]: entry for entry in self._lines() if "key" in entry}
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The distinct starts, each `{"identity", "notes"}`, in the order of the files."""
+        found: list[dict[str, Any]] = []
+        for entry in self._lines():
+            if "session" in entry and entry["session"] not in found:
+                found.append(entry["session"])
+        return found
+
+    def mine(self, key: str) -> bool:
+        """Whether this process is the one to complete a key."""
+        return zlib.crc32(key.encode()) % self.world_size == self.rank
+
+    def pending(self, keys: Iterable[str], *, retry_errors: bool = False) -> list[str]:
+        """
+        The keys of this process that have no entry yet.
+
+        Args:
+            retry_errors (`bool`, defaults to `False`): those whose entry is an `error`, too.
+        """
+        done = {key for key, entry in self.entries().items() if not (retry_errors and entry.get("error"))}
+        return [key for key in keys if self.mine(key) and key not in done]
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write an entry, with its `key`; it is in the file when this returns."""
+        if "key" not in entry:
+            raise ValueError(f"An entry needs a 'key', found {', '.join(entry)}.")
+        self._write(entry)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """Every whole line of every file, the oldest file first, so that what was asked for again comes later."""
+        files = sorted(self.folder.glob("completions*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        for path in files:
+            yield from read_lines(path)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """
+    The objects of a JSON Lines file; a last line without its end is not one yet.
+
+    Raises:
+        `ValueError`: a whole line that is no JSON object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: not JSON ({error}). Remove the line or the file.") from error
+            if not isinstance(entry, dict):
+                raise ValueError(f"{path}, line {number}: no JSON object. Remove the line or the file.")
+            yield entry
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON Lines file at once: whoever reads it finds the whole of it, or what was there before."""
+    written = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with written.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cuts off what a kill left of a line."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _check_identity(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    old, new = _flat(found), _flat(expected)
+    differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if differing:
+        shown = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in differing[:5])
+        raise ValueError(
+            f"{folder} holds completions of another run ({shown}). Give this run another folder, or the settings of that one."
+        )
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flat(item, f"{prefix}{name}.") if isinstance(item, dict) and item else {f"{prefix}{name}": item}
+    return flat
