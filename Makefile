@@ -12,6 +12,8 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# its scoring functions are compared with ours; what it needs to run models is not needed for that
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt lmms-eval
 	touch $@
 
 demo: install  ## T-GRPO on mp4 files made on the spot; results in runs/toy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,3 +85,17 @@ def open_backend(args: BackendArguments, settings):
     }
     with expected_errors(f"model_name_or_path ({args.model_name_or_path}): "):
         return make_backend(args.backend, args.model_name_or_path, settings, **options[args.backend])
+
+
+@contextlib.contextmanager
+def run_errors():
+    """Ends the run with the message alone where its backend breaks; what was completed is kept, and another start goes on."""
+    import torch
+
+    from videor1_trl.generation_server import ServerError
+    from videor1_trl.journal import JournalInUse
+
+    try:
+        yield
+    except (ServerError, torch.OutOfMemoryError, JournalInUse) as error:
+        stop(f"{error} What was answered so far is kept: start again to go on.")

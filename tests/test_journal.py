@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videor1_trl.journal import Journal, read_lines, write_lines
+from videor1_trl.journal import Journal, JournalInUse, read_lines, write_lines
 
 
 def run(folder, entries=(), identity=None, **options):
@@ -59,7 +59,7 @@ def test_a_killed_process_leaves_what_it_had_written(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "written\n"
-    with pytest.raises(RuntimeError, match="is written by another process"):
+    with pytest.raises(JournalInUse, match="is written by another process"):
         run(tmp_path, identity={"other": 1})
     process.kill()
     process.wait()

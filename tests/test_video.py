@@ -171,6 +171,39 @@ class Decoder:
         return SimpleNamespace(data=data.permute(0, 2, 3, 1) if self.nhwc else data)
 
 
+def test_a_folder_of_frames_is_read_at_its_rate_and_only_where_frames_are_taken(tmp_path):
+    """18 pictures at 3 a second, of brightness 10 x number; a clip of [2, 5) seconds holds those from 6 to 14."""
+    for number in range(18):
+        PIL.Image.new("RGB", (8, 8), (10 * number,) * 3).save(tmp_path / f"{number + 1:05}.png")
+    (tmp_path / "notes.txt").write_text("not a frame")
+    (tmp_path / "00008.png").write_bytes(b"broken, and not among those taken")
+    source = {"frames": str(tmp_path), "fps": 3.0, "start": 2.0, "end": 5.0}
+    frames, metadata = load_video(source, num_frames=4)
+    taken = [round(index * 8 / 3) for index in range(4)]  # the first and the last of nine frames among them
+    assert metadata.frames_indices == taken and (metadata.fps, metadata.total_num_frames) == (3.0, 9)
+    assert frames[:, 0, 0, 0].tolist() == [10 * (6 + index) for index in taken]
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ({"fps": None}, "a folder of frames needs their rate: fps is None"),
+        ({"fps": 3.0, "frames": "nowhere"}, "no such folder"),
+        ({"fps": 3.0}, "holds no jpg, png or webp pictures"),
+        ({"fps": 3.0, "paths": []}, r"unknown keys \['paths'\]"),
+    ],
+)
+def test_a_folder_of_frames_that_cannot_be_read_is_named(tmp_path, source, message):
+    with pytest.raises(VideoError, match=message):
+        load_video({"frames": str(tmp_path), **source})
+
+
+def test_a_clip_behind_a_folder_of_frames_is_an_error(tmp_path):
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    with pytest.raises(VideoError, match="lies behind the video's 0.333 s"):
+        load_video({"frames": str(tmp_path), "fps": 3, "start": 2.0})
+
+
 def test_a_torchcodec_decoder_is_asked_for_the_sampled_frames(videos):
     every = full_decode(videos("h264.mp4"))
     for nhwc in (False, True):

@@ -97,11 +97,11 @@ def _closeness(gold: str, answer: str) -> float | None:
 def _released_same_number(gold: str, answer: str) -> float:
     if bool({".", ","} & set(gold)) != bool({".", ","} & set(answer)):
         return 0.0
-    return _equal(_released_number(gold), _released_number(answer))
+    return _equal(read_released_number(gold), read_released_number(answer))
 
 
 def _released_closeness(gold: str, answer: str) -> float:
-    return _near(_released_number(gold), _released_number(answer), excess=1e-9)
+    return _near(read_released_number(gold), read_released_number(answer), excess=1e-9)
 
 
 def _equal(expected: float, found: float) -> float:
@@ -117,12 +117,12 @@ def _near(expected: float, found: float, excess: float = 0.0) -> float:
 
 def _numbers(gold: str, answer: str) -> tuple[float, float]:
     """Gold and answer as numbers; an answer in another unit than the gold is none."""
-    (expected, unit), (found, found_unit) = _number(gold), _number(answer)
+    (expected, unit), (found, found_unit) = read_number(gold), read_number(answer)
     same_unit = found_unit == unit or (found_unit == "" and unit in _OPTIONAL_UNITS)
     return expected, found if same_unit else math.nan
 
 
-def _number(text: str) -> tuple[float, str]:
+def read_number(text: str) -> tuple[float, str]:
     """The finite number a text states and its unit, "" for none."""
     if len(text) > _MAX_NUMBER_CHARS or not (match := _NUMBER.fullmatch(text.replace("−", "-"))):
         return math.nan, ""
@@ -133,7 +133,7 @@ def _number(text: str) -> tuple[float, str]:
     return value, currency + unit.rstrip(" .")
 
 
-def _released_number(text: str) -> float:
+def read_released_number(text: str) -> float:
     """The finite number that Python's `float` reads once commas are removed."""
     try:
         value = float(text.replace(",", ""))

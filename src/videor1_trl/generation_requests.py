@@ -157,6 +157,8 @@ class GenerationSettings:
 class Backend(Protocol):
     """What completes requests. One request's fault is its `error`; a backend that breaks as a whole raises."""
 
+    settings: GenerationSettings
+
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GeneratedCompletion]:
         """One completion per request, in any order, as they come."""
         ...

@@ -12,6 +12,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 
+class JournalInUse(RuntimeError):
+    """Another process writes the same file of a journal."""
+
+
 class Journal:
     """
     The completions of a run, one JSON object a line, each written as it comes and named by its `key`.
@@ -32,7 +36,7 @@ class Journal:
 
     Raises:
         `ValueError`: a journal of another identity, or a file that is none.
-        `RuntimeError`: another process writes this file.
+        [`JournalInUse`]: another process writes this file.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class Journal:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise RuntimeError(f"{self.path} is written by another process. Wait for it, or end it.") from error
+            raise JournalInUse(f"{self.path} is written by another process. Wait for it, or end it.") from error
         try:
             for session in self.sessions():
                 _check_identity(self.folder, session["identity"], self.identity)
@@ -142,11 +146,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Write a JSON Lines file at once: whoever reads it finds the whole of it, or what was there before."""
+    """Write a JSON Lines file as [`write_whole`] does."""
+    write_whole(path, (json.dumps(line, ensure_ascii=False) for line in lines))
+
+
+def write_whole(path: Path, lines: Iterable[str]) -> None:
+    """Write a file at once: whoever reads it finds the whole of it, or what was there before."""
     written = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with written.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.writelines(f"{line}\n" for line in lines)
         written.replace(path)
     finally:
         written.unlink(missing_ok=True)

@@ -127,8 +127,9 @@ def load_video(
 
     Args:
         source: a local file as `str` or `pathlib.Path`; a `dict` with `path` or `bytes` and optionally `start` and
-            `end`, used where the arguments of that name are `None`; a `torchcodec` decoder, as `datasets.Video`
-            yields; or frames that were sampled at `fps`: a uint8 tensor or array (T, 3, H, W), or a list of images
+            `end`, used where the arguments of that name are `None`; a `dict` with `frames`, a folder of pictures that
+            are the video's frames in the order of their names, and `fps`, their rate; a `torchcodec` decoder, as
+            `datasets.Video` yields; or frames that were sampled at `fps`: a uint8 tensor or array (T, 3, H, W), or a list of images
             (PIL or paths). Such frames are taken as they are, all of them, unless `num_frames` is set.
         fps (`float`, defaults to `2.0`): frames to take per second, > 0.
         min_frames (`int`, defaults to `4`), max_frames (`int`, defaults to `16`): bounds of the count by `fps`.
@@ -156,6 +157,8 @@ def load_video(
     if isinstance(source, dict):
         start = source.get("start") if start is None else start
         end = source.get("end") if end is None else end
+        if "frames" in source:
+            return _load_folder(source, start, end, choose)
     if isinstance(source, (str, Path, dict)):
         data, name = _unpack(source, VideoError)
         by_time = start is not None or end is not None
@@ -238,6 +241,29 @@ def _metadata(frames: torch.Tensor, clip: Clip, backend: str | None) -> VideoMet
         video_backend=backend,
         frames_indices=clip.indices,
     )
+
+
+def _load_folder(source: dict, start, end, choose: Callable) -> tuple[torch.Tensor, VideoMetadata]:
+    """From a folder of pictures, of which only those taken are read."""
+    folder, rate = Path(source["frames"]), source.get("fps")
+    name = str(folder)
+    unknown = sorted(map(str, set(source) - {"frames", "fps", "start", "end"}))
+    if unknown:
+        raise VideoError(name, f"the dict has unknown keys {unknown}. Its keys are frames, fps, start and end.")
+    if not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
+        raise VideoError(name, f"a folder of frames needs their rate: fps is {rate!r}. Give it in frames a second.")
+    if not folder.is_dir():
+        raise VideoError(name, "not a folder" if folder.exists() else "no such folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    if not paths:
+        raise VideoError(name, "the folder holds no jpg, png or webp pictures")
+    try:
+        first, stop = clip_range([number / rate for number in range(len(paths))], rate, start, end)
+    except ValueError as error:
+        raise VideoError(name, str(error)) from error
+    clip = Clip(first, stop - first, float(rate), choose(stop - first, rate))
+    frames, _ = _given_frames([paths[first + index] for index in clip.indices])
+    return frames, _metadata(frames, clip, None)
 
 
 def _given_frames(source: Any) -> tuple[torch.Tensor, str]:

@@ -1,0 +1,191 @@
+"""
+Evaluates a video-language model on a benchmark, also on frames whose order is spoiled.
+
+    # the model of `make demo` on its held-out questions; two CPU cores, seconds
+    python examples/evaluate.py --config examples/configs/toy_eval.yaml
+
+    # Video-R1's evaluation, from an official dataset or from the authors' JSON files; one 80 GB GPU, or several
+    accelerate launch examples/evaluate.py --config examples/configs/video_r1_eval.yaml \\
+        --benchmark mvbench --media_root data/MVBench/video --output_dir runs/eval/mvbench
+    accelerate launch examples/evaluate.py --config examples/configs/video_r1_eval.yaml \\
+        --dataset data/Evaluation/eval_mvbench.json --data_root data/Evaluation --output_dir runs/eval/mvbench_json
+
+    # how much of the score needs the order of the frames, motion, or a video at all?
+    ... --control shuffled reversed single-frame text-only
+
+Another start goes on where the last one stopped. The last line says where the results are: `Saved to runs/eval/mvbench.`
+"""
+
+# /// script
+# dependencies = ["videor1_trl[examples]"]
+# ///
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import evaluation_report
+from run_data import expected_errors, stop
+from run_model import BackendArguments, check_backend, open_backend, run_errors
+
+
+@dataclass
+class ScriptArguments:
+    """What is asked, and where the answers go."""
+
+    benchmark: str | None = field(
+        default=None,
+        metadata={
+            "help": "vsibench, videommmu, mmvu, mvbench, tempcompass, videomme or video-holmes, from its official files."
+        },
+    )
+    source: str | None = field(
+        default=None,
+        metadata={"help": "A local copy of the benchmark's dataset, or another Hub id. None: the official one."},
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the Hub dataset."})
+    subsets: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Parts of the benchmark, such as debiased (vsibench). None named: full, or all of them."},
+    )
+    media_root: str | None = field(
+        default=None, metadata={"help": "Folder in which the benchmark's archives of videos were unpacked."}
+    )
+    dataset: str | None = field(
+        default=None,
+        metadata={"help": "Instead of benchmark: records in Video-R1's format, such as its eval_mvbench.json."},
+    )
+    data_root: str | None = field(
+        default=None,
+        metadata={"help": "Folder that the records' paths are relative to. None: the records' own folder."},
+    )
+    control: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Ask every question with a video again on what spoils its order: shuffled, reversed, single-frame (one "
+            "frame in the place of all), text-only (no video)."
+        },
+    )
+    output_dir: str | None = field(default=None, metadata={"help": "Folder of the answers, figures and pictures."})
+    limit: int | None = field(
+        default=None, metadata={"help": "Ask so many of the questions, drawn from all. None: all."}
+    )
+    retry_errors: bool = field(default=False, metadata={"help": "Ask those again whose video could not be read."})
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Look for every video, read the first of them, count the questions and end: with 0, or with 1 and what "
+            "is missing. No model is loaded."
+        },
+    )
+
+
+def make_parser():
+    from trl import TrlParser
+
+    from videor1_trl.generation_requests import GenerationSettings
+
+    dataclasses = (ScriptArguments, BackendArguments, GenerationSettings)
+    parser = TrlParser(dataclasses, description=__doc__.strip().splitlines()[0])
+    parser.set_defaults(video_max_pixels=256 * 28 * 28)  # the paper's in evaluation
+    parser.error = stop
+    return parser
+
+
+def load_questions(args) -> list:
+    from videor1_trl.benchmarks import load_benchmark, load_record_questions
+
+    if args.dataset is not None:
+        return load_record_questions(args.dataset, args.data_root)
+    return load_benchmark(
+        args.benchmark, args.media_root, source=args.source, configs=args.subsets or None, revision=args.revision
+    )
+
+
+def check(args, backend_args) -> None:
+    """Refuses what does not fit before anything is read."""
+    from videor1_trl.evaluation import check_controls
+
+    if (args.benchmark is None) == (args.dataset is None):
+        stop("give either benchmark or dataset.")
+    if args.output_dir is None:
+        stop("output_dir is not set.")
+    with expected_errors():
+        check_controls(args.control)
+    if not args.dry_run:
+        check_backend(backend_args)
+
+
+def look(questions, settings) -> int:
+    """Prints what would be asked and which videos are missing; the exit code."""
+    from collections import Counter
+
+    from tqdm.auto import tqdm
+
+    from videor1_trl import VideoError, load_video
+
+    videos = {str(question.video): question.video for question in questions if question.video is not None}
+    problems = []
+    for place, source in enumerate(tqdm(videos.values(), desc="videos")):
+        path = Path(source.get("path") or source["frames"] if isinstance(source, dict) else source)
+        if not path.exists():
+            problems.append(f"{path}: missing")
+        elif place < 8:
+            try:
+                load_video(source, **settings.video_settings)
+            except VideoError as error:
+                problems.append(str(error))
+    print(f"{len(questions):,} questions on {len(videos):,} videos")
+    for task, count in sorted(Counter(question.task for question in questions).items()):
+        print(f"  {task}: {count:,}")
+    for problem in problems[:10]:
+        print(f"problem: {problem}")
+    print(f"Problems: {len(problems):,}." if problems else "Every video is there; the first of them can be read.")
+    return int(bool(problems))
+
+
+def main():
+    parser = make_parser()
+    with expected_errors():
+        args, backend_args, settings = parser.parse_args_and_config()
+    check(args, backend_args)
+
+    from videor1_trl import evaluation
+    from videor1_trl.benchmarks import BENCHMARKS, fingerprint
+
+    with expected_errors():
+        all_questions = load_questions(args)
+        questions = evaluation.sample_questions(all_questions, args.limit)
+    if args.dry_run:
+        raise SystemExit(look(questions, settings))
+    name = args.benchmark or Path(args.dataset).stem
+    backend = open_backend(backend_args, settings)
+    with run_errors(), expected_errors():
+        journal = evaluation.ask(
+            questions,
+            backend,
+            args.output_dir,
+            controls=args.control,
+            identity={"benchmark": name, "questions": fingerprint(all_questions)},
+            retry_errors=args.retry_errors,
+        )
+    answers, missing = evaluation.read_answers(questions, journal, args.control)
+    if missing:
+        print(f"This process is done; {missing:,} answers are still to come from others.")
+        return
+    about = {
+        "benchmark": name,
+        "source": args.dataset or args.source or BENCHMARKS[name].hub_id,
+        "subsets": args.subsets,
+        "left_out": BENCHMARKS[name].left_out if args.benchmark else "",
+        "limit": args.limit,
+        "sessions": journal.sessions(),
+    }
+    summary = evaluation.write_results(args.output_dir, questions, answers, about)
+    evaluation_report.print_summary(summary)
+    if args.control:
+        evaluation_report.draw_controls(Path(args.output_dir) / "controls.png", summary)
+    print(f"Saved to {args.output_dir}.")
+
+
+if __name__ == "__main__":
+    main()
