@@ -17,12 +17,11 @@ One GPU with room for the model (7 B: 20 GB), or a CPU for a small one; seconds.
 # dependencies = ["videor1_trl"]
 # ///
 
-import contextlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from run_data import expected_errors, stop
 
 
 COLUMNS = 8  # frames in a line of the picture
@@ -71,21 +70,6 @@ class ScriptArguments:
         default=None, metadata={"help": "Attention, such as sdpa or flash_attention_2. None: transformers decides."}
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
-
-
-def stop(message: str):
-    raise SystemExit(f"ask.py: {message}")
-
-
-@contextlib.contextmanager
-def expected_errors(what: str = ""):
-    """Ends the script with the message alone where arguments, model or media do not fit."""
-    try:
-        yield
-    except OSError as error:  # the messages of the Hub's client go on for pages
-        stop(what + (str(error).strip().splitlines() or [type(error).__name__])[0])
-    except (ImportError, NotImplementedError, TypeError, ValueError, yaml.YAMLError) as error:
-        stop(what + str(error))
 
 
 def make_parser():

@@ -8,6 +8,7 @@ from typing import Any
 
 NAMES = {"official": "the benchmark's rule", "video_r1": "Video-R1's script"}
 ORDERED = "frames in order"
+WIDTH = 110  # of the tables in a log file
 
 
 def percent(value: float | None) -> str:
@@ -17,7 +18,7 @@ def percent(value: float | None) -> str:
 def interval(estimate: dict[str, Any]) -> str:
     if estimate["low"] is None:
         return "-"
-    return f"{100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}"
+    return f"{100 * estimate['low']:.1f}..{100 * estimate['high']:.1f}"
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -25,6 +26,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
+    if not console.is_terminal:  # a log file
+        console = Console(highlight=False, width=WIDTH)
     console.print(_scores(summary))
     console.print(_parts("By task", summary["tasks"], summary["controls"]))
     for name, parts in summary["groups"].items():
@@ -41,9 +44,9 @@ def _table(title: str, first: str, *columns: str):
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
@@ -58,7 +61,9 @@ def _scores(summary: dict[str, Any]):
 
 
 def _parts(title: str, parts: dict[str, Any], controls: dict[str, Any]):
-    table = _table(title, "", "questions", "score", "95 % interval", "chance", *controls)
+    table = _table(
+        title, "", "n", "score", "95 % interval", "chance", *(each.replace("-", "-\n") for each in controls)
+    )
     for part, estimate in parts.items():
         left = [found["tasks"].get(part) for found in controls.values()]
         table.add_row(
@@ -74,14 +79,14 @@ def _parts(title: str, parts: dict[str, Any], controls: dict[str, Any]):
 
 def _controls(summary: dict[str, Any]):
     table = _table(
-        "How much of the score needs the frames in order (paired per question, the benchmark's rule)",
+        "What is left of the score (the benchmark's rule, %) on the same questions",
         "shown",
-        "questions",
+        "n",
         "score",
         "in order",
-        "difference",
+        "lost",
         "95 % interval",
-        "of the score above chance",
+        "lost of what is above chance",
     )
     for control, found in summary["controls"].items():
         gap, share = found["difference"]["official"], found["share_above_chance"]
@@ -123,17 +128,15 @@ def draw_controls(path: Path, summary: dict[str, Any]) -> None:
     colours = ["tab:blue"] + ["tab:gray"] * len(controls)
     axis.bar(range(len(bars)), values, yerr=[below, above], capsize=4, color=colours)
     for place, (value, up) in enumerate(zip(values, above, strict=True)):
-        axis.text(place, value + up + 1, f"{value:.1f}", ha="center")
+        axis.text(place, value + up + 2.5, f"{value:.1f}", ha="center", bbox={"color": "white", "pad": 0.5})
     chance = 100 * first["chance"]["official"]
-    axis.axhline(chance, color="black", linestyle="--", linewidth=1)
-    axis.text(len(bars) - 0.45, chance + 1, f"chance {chance:.1f}", ha="right", fontsize=8)
+    axis.axhline(chance, color="black", linestyle="--", linewidth=1, label=f"chance, {chance:.1f}")
     axis.set_xticks(range(len(bars)), list(bars))
-    axis.set_ylim(0, 110)
+    axis.set_ylim(0, 125)
+    axis.set_yticks(range(0, 101, 20))
     axis.set_ylabel("score, %")
     axis.set_title(f"{summary['benchmark']}: {first['questions']:,} questions with a video", fontsize=10)
-    axis.text(
-        0.995, 0.985, "bars: 95 % intervals, by video", transform=axis.transAxes, ha="right", va="top", fontsize=7
-    )
+    axis.legend(title="whiskers: 95 %, by video", loc="upper right", fontsize=8, title_fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
