@@ -52,7 +52,14 @@ class ScriptArguments:
     )
     dataset: str | None = field(
         default=None,
-        metadata={"help": "Instead of benchmark: records in Video-R1's format, such as its eval_mvbench.json."},
+        metadata={
+            "help": "Instead of benchmark: records in Video-R1's format, a file such as its eval_mvbench.json, a folder or a "
+            "Hub id (both with data_files)."
+        },
+    )
+    data_files: list[str] = field(
+        default_factory=list,
+        metadata={"help": "With dataset a folder or a Hub id: its file of records, such as eval_mvbench.json."},
     )
     data_root: str | None = field(
         default=None,
@@ -95,7 +102,7 @@ def load_questions(args) -> list:
     from videor1_trl.benchmarks import load_benchmark, load_record_questions
 
     if args.dataset is not None:
-        return load_record_questions(args.dataset, args.data_root)
+        return load_record_questions(args.dataset, args.data_root, data_files=args.data_files or None)
     return load_benchmark(
         args.benchmark, args.media_root, source=args.source, configs=args.subsets or None, revision=args.revision
     )
@@ -157,7 +164,7 @@ def main():
         questions = evaluation.sample_questions(all_questions, args.limit)
     if args.dry_run:
         raise SystemExit(look(questions, settings))
-    name = args.benchmark or Path(args.dataset).stem
+    name = args.benchmark or "+".join(Path(file).stem for file in args.data_files or [args.dataset])
     backend = open_backend(backend_args, settings)
     with run_errors(), expected_errors():
         journal = evaluation.ask(

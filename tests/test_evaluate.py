@@ -119,7 +119,7 @@ def test_a_missing_video_costs_one_question_of_video_r1s_records(run, tmp_path):
     assert "eval_mvbench: 2 questions on 2 videos" in printed
     assert "unreadable 1" in printed and f"counted as wrong: {tmp_path / 'gone.mp4'}: no such file" in printed
     tiny.write_mp4(tmp_path / "gone.mp4", tiny.colour_frames(1, count=8))
-    assert "unreadable 1" in run("--dataset", file)
+    assert "unreadable 1" in run("--dataset", tmp_path, "--data_files", file.name)
     assert "unreadable 0" in run("--dataset", file, "--retry_errors", "true")
 
 
