@@ -24,8 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import evaluation_report
-from run_data import expected_errors, stop
+from run_data import expected_errors, stop, unreadable
 from run_model import BackendArguments, check_backend, open_backend, run_errors
+
+
+NUM_READ = 8  # videos that a dry run decodes; all others are only looked for
 
 
 @dataclass
@@ -126,21 +129,10 @@ def look(questions, settings) -> int:
     """Prints what would be asked and which videos are missing; the exit code."""
     from collections import Counter
 
-    from tqdm.auto import tqdm
-
-    from videor1_trl import VideoError, load_video
+    from videor1_trl import load_video
 
     videos = {str(question.video): question.video for question in questions if question.video is not None}
-    problems = []
-    for place, source in enumerate(tqdm(videos.values(), desc="videos")):
-        path = Path(source.get("path") or source["frames"] if isinstance(source, dict) else source)
-        if not path.exists():
-            problems.append(f"{path}: missing")
-        elif place < 8:
-            try:
-                load_video(source, **settings.video_settings)
-            except VideoError as error:
-                problems.append(str(error))
+    problems = unreadable(videos.values(), lambda source: load_video(source, **settings.video_settings), NUM_READ)
     print(f"{len(questions):,} questions on {len(videos):,} videos")
     for task, count in sorted(Counter(question.task for question in questions).items()):
         print(f"  {task}: {count:,}")

@@ -1,4 +1,4 @@
-"""What the training scripts do before a run: read records, check model and media, and end in one line where something does not fit."""
+"""What the scripts do before a run: read records, check model and media, and end in one line where something does not fit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import yaml
 
 
 @dataclass
-class DataArguments:
-    """What is trained on."""
+class RecordArguments:
+    """Which records are read."""
 
     dataset: str | None = field(
         default=None,
@@ -32,6 +32,15 @@ class DataArguments:
     dataset_split: str | None = field(
         default=None, metadata={"help": "Split of a Hub dataset, slices such as train[:1000] included. None: train."}
     )
+    drop_bad_records: bool = field(
+        default=False, metadata={"help": "Leave malformed records out (logged), instead of ending the run."}
+    )
+
+
+@dataclass
+class DataArguments(RecordArguments):
+    """What is trained on."""
+
     eval_dataset: str | None = field(
         default=None, metadata={"help": "A JSON or JSON Lines file for evaluation during training (eval_strategy)."}
     )
@@ -45,9 +54,6 @@ class DataArguments:
     )
     drop_bad_media: bool = field(
         default=False, metadata={"help": "Leave rows with missing or unreadable media out, instead of ending the run."}
-    )
-    drop_bad_records: bool = field(
-        default=False, metadata={"help": "Leave malformed records out (logged), instead of ending the run."}
     )
 
 
@@ -67,7 +73,7 @@ def expected_errors(what: str = ""):
         stop(what + str(error))
 
 
-def check_arguments(data_args, resume) -> None:
+def check_arguments(data_args, resume=None) -> None:
     """Refuses what is missing before anything is read."""
     if data_args.dataset is None:
         stop("dataset is not set: give a JSON file of records, a folder or a Hub id.")
@@ -87,6 +93,25 @@ def load_records(data_args, source: str, *, hub: bool = True):
         data_files=data_args.data_files if hub else None,
         on_bad_record="drop" if data_args.drop_bad_records else "raise",
     )
+
+
+def unreadable(sources, load, num_read: int) -> list[str]:
+    """What is wrong with media: each is looked for, and so many of the first are read by `load`."""
+    from tqdm.auto import tqdm
+
+    from videor1_trl import MediaError
+
+    problems = []
+    for place, source in enumerate(tqdm(sources, desc="media")):
+        path = Path(source.get("path") or source["frames"] if isinstance(source, dict) else source)
+        if not path.exists():
+            problems.append(f"{path}: missing")
+        elif place < num_read:
+            try:
+                load(source)
+            except MediaError as error:
+                problems.append(str(error))
+    return problems
 
 
 def load_both(data_args):

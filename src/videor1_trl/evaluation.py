@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from .benchmarks import Question, fingerprint
 from .contrast import freeze_frame, reverse_frames, shuffle_frames
 from .estimates import Estimate, difference, mean
 from .generation_requests import Backend, GenerationRequest, identity_and_notes
-from .journal import Journal, write_lines, write_whole
+from .journal import Journal, draw_keys, write_lines, write_whole
 from .scoring import NOTHING, Score, score
 
 
@@ -48,12 +47,7 @@ def sample_questions(questions: Sequence[Question], limit: int | None) -> list[Q
     Raises:
         `ValueError`: a limit below 1.
     """
-    if limit is None:
-        return list(questions)
-    if limit < 1:
-        raise ValueError(f"limit ({limit}) must be at least 1, or unset.")
-    drawn = sorted(questions, key=lambda question: (zlib.crc32(question.key.encode()), question.key))[:limit]
-    keys = {question.key for question in drawn}
+    keys = set(draw_keys([question.key for question in questions], limit))
     return [question for question in questions if question.key in keys]
 
 

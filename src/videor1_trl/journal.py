@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,21 @@ class Journal:
         files = sorted(self.folder.glob("completions*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         for path in files:
             yield from read_lines(path)
+
+
+def draw_keys(keys: Sequence[str], limit: int | None) -> list[str]:
+    """
+    At most `limit` of the keys, in their order: the same ones at every call, and those of a smaller limit among them.
+
+    Raises:
+        `ValueError`: a limit below 1.
+    """
+    if limit is None:
+        return list(keys)
+    if limit < 1:
+        raise ValueError(f"limit ({limit}) must be at least 1, or unset.")
+    drawn = set(sorted(keys, key=lambda key: (zlib.crc32(key.encode()), key))[:limit])
+    return [key for key in keys if key in drawn]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,174 @@
+"""
+Writes the rationales of a cold start: a model answers records whose answer is known, and where it is right its thoughts are kept.
+
+    # the model of `make demo` on its own training records; two CPU cores, seconds
+    python examples/generate_cot.py --config examples/configs/toy_cot.yaml
+
+    # the paper's: Qwen2.5-VL-72B-Instruct, by vLLM on 4 GPUs (extra `[vllm]`), or by any server that speaks OpenAI's API
+    python examples/generate_cot.py --config examples/configs/video_r1_72b_cot.yaml
+    python examples/generate_cot.py --config examples/configs/video_r1_72b_cot.yaml \\
+        --backend server --base_url http://localhost:8000/v1 --concurrency 64
+
+    # a smaller model, one process on each GPU
+    accelerate launch examples/generate_cot.py --config examples/configs/video_r1_72b_cot.yaml \\
+        --backend transformers --model_name_or_path Qwen/Qwen2.5-VL-7B-Instruct --dtype bfloat16
+
+Another start goes on where the last one stopped; with other rules it asks only for what those make necessary. The last lines
+say with which flags train_sft.py trains on the records, and where they are: `Saved to runs/cot/records.jsonl.`
+"""
+
+# /// script
+# dependencies = ["videor1_trl[examples]"]
+# ///
+
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from run_data import RecordArguments, check_arguments, expected_errors, load_records, stop, unreadable
+from run_model import BackendArguments, check_backend, open_backend, run_errors
+
+
+NUM_READ = 8  # videos and images that a dry run decodes; all others are only looked for
+WIDTH = 110  # of the table in a log file
+
+
+@dataclass
+class ScriptArguments:
+    """How much is asked, and where the answers go."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Folder of the completions and of records.jsonl."})
+    num_samples: int = field(
+        default=1, metadata={"help": "Completions of a record at most (>= 1), until one is kept (paper: 1)."}
+    )
+    limit: int | None = field(
+        default=None, metadata={"help": "Ask for so many of the records, drawn from all. None: all."}
+    )
+    retry_errors: bool = field(default=False, metadata={"help": "Ask again where a video could not be read."})
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Look for every video and image, read the first of them, count the records and end: with 0, or with 1 and "
+            "what is missing. No model is loaded."
+        },
+    )
+
+
+def make_parser():
+    from trl import TrlParser
+
+    from videor1_trl.cot import CotRules
+    from videor1_trl.generation_requests import GenerationSettings
+
+    dataclasses = (RecordArguments, ScriptArguments, CotRules, BackendArguments, GenerationSettings)
+    parser = TrlParser(dataclasses, description=__doc__.strip().splitlines()[0])
+    parser.set_defaults(temperature=1.0, top_p=0.95, max_new_tokens=512)  # the paper's
+    parser.error = stop
+    return parser
+
+
+def check(data_args, args, backend_args) -> None:
+    """Refuses what does not fit before anything is read."""
+    check_arguments(data_args)
+    if args.output_dir is None:
+        stop("output_dir is not set.")
+    for name in ("num_samples", "limit"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            stop(f"{name} ({getattr(args, name)}) must be at least 1.")
+    if not args.dry_run:
+        check_backend(backend_args)
+
+
+def look(dataset, settings) -> int:
+    """Prints what would be asked and which media are missing; the exit code."""
+    from collections import Counter
+
+    from videor1_trl import load_image, load_video
+
+    videos = dict.fromkeys(path for path in dataset["video"] if path)
+    images = dict.fromkeys(path for path in dataset["image"] if path)
+    problems = unreadable(videos, lambda source: load_video(source, **settings.video_settings), NUM_READ)
+    problems += unreadable(images, load_image, NUM_READ)
+    print(f"{len(dataset):,} records, {len(videos):,} videos, {len(images):,} images")
+    for problem_type, count in sorted(Counter(dataset["problem_type"]).items()):
+        print(f"  {problem_type}: {count:,}")
+    for problem in problems[:10]:
+        print(f"problem: {problem}")
+    print(f"Problems: {len(problems):,}." if problems else "Every file is there; the first of them can be read.")
+    return int(bool(problems))
+
+
+def print_summary(summary) -> None:
+    """What was kept and why the rest was not, by problem type, as a table of records."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a log file
+        console = Console(highlight=False, width=WIDTH)
+    title = f"{summary['records']:,} records, {summary['completions']:,} completions"
+    if summary["mean_tokens"] is not None:
+        title += f" of {summary['mean_tokens']:.0f} tokens on average"
+    table = Table(title=title, title_justify="left")
+    table.add_column("problem type", no_wrap=True)
+    reasons = list(summary["rejected"])
+    for column in ("records", "kept", "accuracy", *(reason.replace("_", " ") for reason in reasons)):
+        table.add_column(column, justify="right")
+    for name, figures in (*summary["problem_types"].items(), ("all", summary)):
+        table.add_row(
+            name,
+            f"{figures['records']:,}",
+            f"{figures['kept']:,} ({figures['kept'] / figures['records']:.0%})",
+            "-" if figures["accuracy"] is None else f"{figures['accuracy']:.2f}",
+            *(f"{figures['rejected'].get(reason, 0):,}" for reason in reasons),
+        )
+        if name == list(summary["problem_types"])[-1]:
+            table.add_section()
+    console.print(table)
+    for error in summary["first_errors"]:
+        console.print(f"  error: {error}", soft_wrap=True, markup=False)
+
+
+def training_flags(data_args, args) -> str:
+    """The flags with which train_sft.py trains on the records that were kept."""
+    root = data_args.data_root
+    if root is None:
+        source = Path(data_args.dataset)
+        root = source if source.is_dir() else source.parent
+    return shlex.join(["--dataset", str(Path(args.output_dir) / "records.jsonl"), "--data_root", str(root)])
+
+
+def main():
+    parser = make_parser()
+    with expected_errors():
+        data_args, args, rules, backend_args, settings = parser.parse_args_and_config()
+    check(data_args, args, backend_args)
+
+    from videor1_trl import cot
+
+    with expected_errors():
+        dataset = load_records(data_args, data_args.dataset)
+    if args.dry_run:
+        raise SystemExit(look(dataset, settings))
+    backend = open_backend(backend_args, settings)
+    asked = {"num_samples": args.num_samples, "limit": args.limit}
+    with run_errors(), expected_errors():
+        journal = cot.generate_rationales(
+            dataset, backend, args.output_dir, rules, retry_errors=args.retry_errors, **asked
+        )
+        verdicts, missing = cot.read_rationales(dataset, journal, rules, **asked)
+    if missing:
+        print(f"This process is done; {missing:,} records are still to come from others.")
+        return
+    about = {"source": data_args.dataset, "rules": asdict(rules), **asked}
+    summary = cot.write_rationales(dataset, verdicts, journal, about)
+    print_summary(summary)
+    if summary["kept"]:
+        print(f"To train on them: examples/train_sft.py with {training_flags(data_args, args)}")
+    else:
+        print("No record was kept: look at completions.jsonl, and at the rules.")
+    print(f"Saved to {Path(args.output_dir) / 'records.jsonl'}.")
+
+
+if __name__ == "__main__":
+    main()
