@@ -6,6 +6,7 @@ from .data import load_video_r1
 from .families import correct_positions
 from .media import check_media
 from .prompts import extract_answer, make_prompt, question_text
+from .released_processors import register as _register_released_processors
 from .rewards import (
     accuracy_reward,
     format_reward,
@@ -19,5 +20,7 @@ from .sft import VideoSFTConfig, VideoSFTTrainer
 from .trainer import TGRPOTrainer
 from .video import ImageError, MediaError, VideoError, load_image, load_video
 
+
+_register_released_processors()
 
 __version__ = "0.1.0"
