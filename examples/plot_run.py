@@ -337,11 +337,16 @@ def stop(message: str):
     raise SystemExit(f"plot_run.py: {message}")
 
 
-def main():
+def make_parser():
     from trl import TrlParser
 
     parser = TrlParser(PlotArguments, description=__doc__.strip().splitlines()[0])
     parser.error = stop  # without the usage
+    return parser
+
+
+def main():
+    parser = make_parser()
     try:
         (args,) = parser.parse_args_and_config()
         if not args.runs:

@@ -104,7 +104,7 @@ def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
     if name == "toy":
         assert script.dataset == "toy" and not args.gradient_checkpointing
         return
-    assert model.model_name_or_path == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert model.model_name_or_path == "Video-R1/Qwen2.5-VL-7B-COT-SFT"
     assert model.attn_implementation == "flash_attention_2"
     assert script.dataset == "Video-R1/Video-R1-data" and "Video-R1-260k.json" in script.data_files
     assert (args.beta, args.learning_rate, args.weight_decay, args.max_grad_norm) == (0.04, 1e-6, 0.01, 5)

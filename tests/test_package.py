@@ -1,8 +1,10 @@
 """What a user gets: the wheel, its import, and a README whose Python runs."""
 
+import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -110,6 +112,31 @@ def test_readme_names_every_field_of_the_config_and_every_metric():
 def test_readme_names_no_file_that_is_not_there():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links and not [link for link in links if not (ROOT / link).exists()]
+
+
+def commands_of_the_readme():
+    """(script, arguments) of every command that runs one of the examples."""
+    text = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        scripts = [place for place, word in enumerate(words) if re.fullmatch(r"examples/\w+\.py", word)]
+        if scripts:
+            yield Path(words[scripts[0]]).stem, words[scripts[0] + 1 :]
+
+
+@pytest.mark.parametrize("script, arguments", commands_of_the_readme(), ids=lambda each: str(each)[:40])
+def test_commands_of_the_readme_are_ones_that_the_scripts_take(script, arguments, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    parser = importlib.import_module(script).make_parser()
+    if script.startswith("train"):
+        arguments = [*arguments, "--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]
+    parser.parse_args_and_config(arguments)
+
+
+def test_the_readme_runs_every_example():
+    shown = {script for script, _ in commands_of_the_readme()}
+    assert shown == {"train_tgrpo", "train_sft", "generate_cot", "evaluate", "ask", "plot_run"}
 
 
 def test_readme_and_constraints_name_the_same_versions():

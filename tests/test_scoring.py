@@ -1,7 +1,10 @@
 """Scores of answers: by hand, over random numbers, and against lmms-eval's own scoring functions on our outputs."""
 
 import importlib.util
+import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -116,7 +119,31 @@ def lmms(task):
 def stripped():
     """What lmms-eval hands to its scoring functions with the flags that the README names."""
     strip = lmms("api/reasoning.py").strip_reasoning_tags
-    return lambda text: strip(text, [["<think>", "<answer>"], ["</answer>", "</answer>"]])
+    tags = json.loads(readme_flags()["--reasoning_tags"])
+    return lambda text: strip(text, tags)
+
+
+def readme_flags():
+    """The flags of the README's lmms-eval command, with their values."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    command = re.search(r"python -m lmms_eval (.*?)\n```", text, re.DOTALL)[1]
+    words = shlex.split(command.replace("\\\n", " "))
+    names = [place for place, word in enumerate(words) if word.startswith("--")]
+    return {words[a]: " ".join(words[a + 1 : b]) for a, b in zip(names, [*names[1:], len(words)], strict=True)}
+
+
+def test_the_readmes_command_is_one_that_lmms_eval_knows():
+    flags = readme_flags()
+    package = Path(importlib.util.find_spec("lmms_eval").origin).parent
+    known = (package / "__main__.py").read_text()
+    assert all(f'"{flag}"' in known for flag in flags)
+    model = dict(each.split("=", 1) for each in flags["--model_args"].split(","))
+    takes = (package / "models" / "simple" / f"{flags['--model']}.py").read_text()
+    assert set(model) > {"max_num_frames", "max_pixels", "reasoning_prompt"}
+    assert all(re.search(rf"^        {name}: ", takes, re.MULTILINE) for name in model)
+    assert model["reasoning_prompt"].startswith("\\n") and "<answer>" in model["reasoning_prompt"]
+    for task in flags["--tasks"].split(","):
+        assert (package / "tasks" / task / f"{task}.yaml").exists()
 
 
 NUMBERS = ("4", "3.7", "5", "2", "20.5 meters", "0", "1e9", "none")
