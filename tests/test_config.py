@@ -62,7 +62,7 @@ def test_defaults_are_the_papers(tmp_path):
         ("temporal_threshold", 1.0, "temporal_threshold (1.0) must be at least 0 and below 1"),
         ("temporal_bonus", "both", "temporal_bonus ('both') must be 'reward' or 'advantage'"),
         ("on_bad_video", "ignore", "on_bad_video ('ignore') must be 'raise' or 'skip'"),
-        ("video_fps", 0.0, "video_fps (0.0) must be positive"),
+        ("video_fps", 0.0, "video_fps (0.0) must be above 0"),
         ("video_min_frames", 20, "video_min_frames (20) must be at least 1 and at most video_max_frames (16)"),
         ("video_max_frames", 3, "video_min_frames (4) must be at least 1 and at most video_max_frames (3)"),
         ("video_num_frames", 0, "video_num_frames (0) must be at least 1, or unset"),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .video import leaves_an_even_count
+from .video_arguments import FrameSettings
 
 
 @dataclass
@@ -63,7 +63,7 @@ def _setting(default: Any, text: str) -> Any:
 
 
 @dataclass
-class GenerationSettings:
+class GenerationSettings(FrameSettings):
     """
     Every setting that moves a completion; what each means is in its `help`, so that scripts can have them as flags.
 
@@ -107,46 +107,10 @@ class GenerationSettings:
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (all tokens)"),
             ("top_k", self.top_k >= 0, "at least 1, or 0 for all tokens"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0; 1 is no penalty"),
-            ("video_fps", 0 < self.video_fps < float("inf"), "above 0"),
         ):
             if not valid:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be {rule}.")
-        for name in (
-            "video_num_frames",
-            "video_max_pixels",
-            "video_min_pixels",
-            "image_max_pixels",
-            "max_prompt_length",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} ({value}) must be at least 1, or unset.")
-        bounds = self.video_min_frames, self.video_max_frames
-        if self.video_num_frames is None and not (bounds[0] >= 1 and leaves_an_even_count(*bounds)):
-            raise ValueError(
-                f"video_min_frames ({bounds[0]}) must be at least 1 and at most video_max_frames ({bounds[1]}), with an "
-                "even number of at least 2 between them. Change them, or set video_num_frames."
-            )
-        if self.video_max_pixels and self.video_min_pixels and self.video_min_pixels > self.video_max_pixels:
-            raise ValueError(
-                f"video_min_pixels ({self.video_min_pixels}) must be at most video_max_pixels ({self.video_max_pixels})."
-            )
-
-    @property
-    def video_settings(self) -> dict[str, float | int | None]:
-        """How frames are sampled, as keywords of [`load_video`]."""
-        return {
-            "fps": self.video_fps,
-            "min_frames": self.video_min_frames,
-            "max_frames": self.video_max_frames,
-            "num_frames": self.video_num_frames,
-        }
-
-    @property
-    def pixel_settings(self) -> dict[str, Any]:
-        """How frames and images are resized, as keywords of `families.encode_prompt`."""
-        names = ("video_max_pixels", "video_min_pixels", "image_max_pixels")
-        return {name: getattr(self, name) for name in names}
+        self.check_frames()
 
     def sampling_seed(self, key: str) -> int:
         """The seed of one request's tokens: 31 bits that follow from `seed` and the request's key alone."""

@@ -208,7 +208,7 @@ class VideoSFTTrainer(SFTTrainer):
         args.padding_free = padding_free
         self._accelerated()
         kinds = media_kinds(self.train_dataset, self.eval_dataset, self.processing_class)
-        self._dummies = Dummies(kinds, self.processing_class, args.encode_settings)
+        self._dummies = Dummies(kinds, self.processing_class, args.pixel_settings)
         self.data_collator = self._collator(video_loader)
 
     def _accelerated(self) -> None:
@@ -231,7 +231,7 @@ class VideoSFTTrainer(SFTTrainer):
             video_loader,
             None,
             video_settings=args.video_settings,
-            encode_settings=args.encode_settings,
+            encode_settings=args.pixel_settings,
             max_prompt_length=args.max_prompt_length,
             on_bad_video=args.on_bad_video,
             num_workers=args.video_num_workers,

@@ -188,7 +188,7 @@ class TGRPOTrainer(GRPOTrainer):
             contrast if temporal_reward_func is not None else None,
             video_settings=args.video_settings,
             encode_settings={
-                **args.encode_settings,
+                **args.pixel_settings,
                 "chat_template": self.chat_template,
                 "chat_template_kwargs": self.chat_template_kwargs,
             },

@@ -6,8 +6,62 @@ from typing import Any
 from .video import leaves_an_even_count
 
 
+class FrameSettings:
+    """The fields for frames and pixels that [`VideoArguments`] and [`GenerationSettings`] have alike: their check and their use."""
+
+    video_fps: float
+    video_min_frames: int
+    video_max_frames: int
+    video_num_frames: int | None
+    video_max_pixels: int | None
+    video_min_pixels: int | None
+    image_max_pixels: int | None
+    max_prompt_length: int | None
+
+    def check_frames(self) -> None:
+        """Raises a `ValueError` that names the field where a value is out of its range."""
+        if not 0 < self.video_fps < float("inf"):
+            raise ValueError(f"video_fps ({self.video_fps}) must be above 0.")
+        bounds = self.video_min_frames, self.video_max_frames
+        if self.video_num_frames is None and not (bounds[0] >= 1 and leaves_an_even_count(*bounds)):
+            raise ValueError(
+                f"video_min_frames ({bounds[0]}) must be at least 1 and at most video_max_frames ({bounds[1]}), with an "
+                "even number of at least 2 between them: frames are sampled in pairs. Change them, or set video_num_frames."
+            )
+        for name in (
+            "video_num_frames",
+            "video_max_pixels",
+            "video_min_pixels",
+            "image_max_pixels",
+            "max_prompt_length",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} ({value}) must be at least 1, or unset.")
+        if self.video_max_pixels and self.video_min_pixels and self.video_min_pixels > self.video_max_pixels:
+            raise ValueError(
+                f"video_min_pixels ({self.video_min_pixels}) must be at most video_max_pixels ({self.video_max_pixels})."
+            )
+
+    @property
+    def video_settings(self) -> dict[str, float | int | None]:
+        """How frames are sampled, as keywords of [`load_video`]."""
+        return {
+            "fps": self.video_fps,
+            "min_frames": self.video_min_frames,
+            "max_frames": self.video_max_frames,
+            "num_frames": self.video_num_frames,
+        }
+
+    @property
+    def pixel_settings(self) -> dict[str, Any]:
+        """How frames and images are resized, as keywords of `families.encode_prompt`."""
+        names = ("video_max_pixels", "video_min_pixels", "image_max_pixels")
+        return {name: getattr(self, name) for name in names}
+
+
 @dataclass
-class VideoArguments:
+class VideoArguments(FrameSettings):
     r"""
     Which frames of a video are seen, at how many pixels, and what a bad one does; the fields of [`TGRPOConfig`] and
     [`VideoSFTConfig`] that concern media.
@@ -99,44 +153,7 @@ class VideoArguments:
         """Raises a `ValueError` that names the field where a value is out of its range."""
         if self.on_bad_video not in ("raise", "skip"):
             raise ValueError(f"on_bad_video ({self.on_bad_video!r}) must be 'raise' or 'skip'.")
-        if not self.video_fps > 0:
-            raise ValueError(f"video_fps ({self.video_fps}) must be positive.")
-        bounds = self.video_min_frames, self.video_max_frames
-        if self.video_num_frames is None and not (bounds[0] >= 1 and leaves_an_even_count(*bounds)):
-            raise ValueError(
-                f"video_min_frames ({self.video_min_frames}) must be at least 1 and at most video_max_frames "
-                f"({self.video_max_frames}), with an even number of at least 2 between them: frames are sampled in pairs."
-            )
-        for name in (
-            "video_num_frames",
-            "video_max_pixels",
-            "video_min_pixels",
-            "image_max_pixels",
-            "max_prompt_length",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} ({value}) must be at least 1, or unset.")
         for name in ("video_num_workers", "video_cache_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0.")
-        if self.video_max_pixels and self.video_min_pixels and self.video_min_pixels > self.video_max_pixels:
-            raise ValueError(
-                f"video_min_pixels ({self.video_min_pixels}) must be at most video_max_pixels ({self.video_max_pixels})."
-            )
-
-    @property
-    def video_settings(self) -> dict[str, float | int | None]:
-        """How frames are sampled, as keywords of [`load_video`]."""
-        return {
-            "fps": self.video_fps,
-            "min_frames": self.video_min_frames,
-            "max_frames": self.video_max_frames,
-            "num_frames": self.video_num_frames,
-        }
-
-    @property
-    def encode_settings(self) -> dict[str, Any]:
-        """How frames and images are resized, as keywords of `families.encode_prompt`."""
-        names = ("video_max_pixels", "video_min_pixels", "image_max_pixels")
-        return {name: getattr(self, name) for name in names}
+        self.check_frames()
