@@ -366,7 +366,7 @@ def test_data_without_rationales_is_refused_before_the_model_is_loaded(tmp_path)
         ({"padding_free": True, "completion_only_loss": False}, NotImplementedError, "scores completions only"),
         ({"remove_unused_columns": True}, ValueError, "would remove the media"),
         ({"max_length": 0}, ValueError, "max_length (0) must be at least 1"),
-        ({"video_fps": 0}, ValueError, "video_fps (0) must be positive"),
+        ({"video_fps": 0}, ValueError, "video_fps (0) must be above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path, overrides, error, message):
