@@ -13,7 +13,7 @@ Evaluates a video-language model on a benchmark, also on frames whose order is s
     # how much of the score needs the order of the frames, motion, or a video at all?
     ... --control shuffled reversed single-frame text-only
 
-Another start goes on where the last one stopped. The last line says where the results are: `Saved to runs/eval/mvbench.`
+Another start goes on where the last one stopped, or asks more on top, and the figures are of all answers. The last line says where the results are: `Saved to runs/eval/mvbench.`
 """
 
 # /// script
@@ -24,10 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import evaluation_report
-from run_data import expected_errors, stop, unreadable
+from run_data import expand_folders, expected_errors, stop, unreadable
 from run_model import BackendArguments, check_backend, open_backend, run_errors
 
 
+OF_BENCHMARKS = ("source", "revision", "subsets", "media_root")
+OF_RECORDS = ("data_files", "data_root", "drop_bad_records")
 NUM_READ = 8  # videos that a dry run decodes; all others are only looked for
 
 
@@ -68,6 +70,10 @@ class ScriptArguments:
         default=None,
         metadata={"help": "Folder that the records' paths are relative to. None: the records' own folder."},
     )
+    drop_bad_records: bool = field(
+        default=False,
+        metadata={"help": "Leave malformed records of the dataset out (logged), instead of ending the run."},
+    )
     control: list[str] = field(
         default_factory=list,
         metadata={
@@ -105,7 +111,9 @@ def load_questions(args) -> list:
     from videor1_trl.benchmarks import load_benchmark, load_record_questions
 
     if args.dataset is not None:
-        return load_record_questions(args.dataset, args.data_root, data_files=args.data_files or None)
+        bad = "drop" if args.drop_bad_records else "raise"
+        files = args.data_files or None
+        return load_record_questions(args.dataset, args.data_root, data_files=files, on_bad_record=bad)
     return load_benchmark(
         args.benchmark, args.media_root, source=args.source, configs=args.subsets or None, revision=args.revision
     )
@@ -117,8 +125,13 @@ def check(args, backend_args) -> None:
 
     if (args.benchmark is None) == (args.dataset is None):
         stop("give either benchmark or dataset.")
+    given, others = ("benchmark", OF_RECORDS) if args.benchmark is not None else ("dataset", OF_BENCHMARKS)
+    for name in others:
+        if getattr(args, name):
+            stop(f"{name} does not go with {given}: it is for {'dataset' if given == 'benchmark' else 'benchmark'}.")
     if args.output_dir is None:
         stop("output_dir is not set.")
+    expand_folders(args, "output_dir", "source", "media_root", "dataset", "data_root")
     with expected_errors():
         check_controls(args.control)
     if not args.dry_run:
@@ -167,21 +180,22 @@ def main():
             identity={"benchmark": name, "questions": fingerprint(all_questions)},
             retry_errors=args.retry_errors,
         )
-    answers, missing = evaluation.read_answers(questions, journal, args.control)
+        missing = evaluation.read_answers(questions, journal, args.control)[1]
     if missing:
         print(f"This process is done; {missing:,} answers are still to come from others.")
         return
+    answers, _ = evaluation.read_answers(all_questions, journal, list(evaluation.CONTROLS))
     about = {
         "benchmark": name,
         "source": args.dataset or args.source or BENCHMARKS[name].hub_id,
         "subsets": args.subsets,
         "left_out": BENCHMARKS[name].left_out if args.benchmark else "",
-        "limit": args.limit,
+        "questions_of_benchmark": len(all_questions),
         "sessions": journal.sessions(),
     }
-    summary = evaluation.write_results(args.output_dir, questions, answers, about)
+    summary = evaluation.write_results(args.output_dir, all_questions, answers, about)
     evaluation_report.print_summary(summary)
-    if args.control:
+    if summary["controls"]:
         evaluation_report.draw_controls(Path(args.output_dir) / "controls.png", summary)
     print(f"Saved to {args.output_dir}.")
 

@@ -41,9 +41,10 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def _table(title: str, first: str, *columns: str):
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column(first, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -51,7 +52,9 @@ def _table(title: str, first: str, *columns: str):
 
 
 def _scores(summary: dict[str, Any]):
-    title = f"{summary['benchmark']}: {summary['questions']:,} questions on {summary['videos']:,} videos"
+    asked, of, videos = (summary[name] for name in ("questions", "questions_of_benchmark", "videos"))
+    title = f"{summary['benchmark']}: {asked:,}{f' of {of:,}' if of != asked else ''} questions"
+    title += f" on {videos:,} videos" if videos else ""
     table = _table(title, "score, %", "", "95 % interval", "chance")
     for name, estimate in summary["scores"].items():
         table.add_row(NAMES[name], percent(estimate["value"]), interval(estimate), percent(summary["chance"][name]))
@@ -61,13 +64,15 @@ def _scores(summary: dict[str, Any]):
 
 
 def _parts(title: str, parts: dict[str, Any], controls: dict[str, Any]):
+    from rich.markup import escape
+
     table = _table(
         title, "", "n", "score", "95 % interval", "chance", *(each.replace("-", "-\n") for each in controls)
     )
     for part, estimate in parts.items():
         left = [found["tasks"].get(part) for found in controls.values()]
         table.add_row(
-            f"{part} (MRA)" if estimate["metric"] == "mra" else part,
+            escape(f"{part} (MRA)" if estimate["metric"] == "mra" else part),
             f"{estimate['questions']:,}",
             percent(estimate["value"]),
             interval(estimate),

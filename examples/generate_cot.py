@@ -25,7 +25,15 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from run_data import RecordArguments, check_arguments, expected_errors, load_records, stop, unreadable
+from run_data import (
+    RecordArguments,
+    check_arguments,
+    expand_folders,
+    expected_errors,
+    load_records,
+    stop,
+    unreadable,
+)
 from run_model import BackendArguments, check_backend, open_backend, run_errors
 
 
@@ -72,6 +80,10 @@ def check(data_args, args, backend_args) -> None:
     check_arguments(data_args)
     if args.output_dir is None:
         stop("output_dir is not set.")
+    expand_folders(args, "output_dir")
+    expand_folders(data_args, "dataset", "data_root")
+    if records_root(data_args) is None:
+        stop("data_root is not set, and the files of records lie in several folders: give the one of their media.")
     for name in ("num_samples", "limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             stop(f"{name} ({getattr(args, name)}) must be at least 1.")
@@ -129,13 +141,20 @@ def print_summary(summary) -> None:
         console.print(f"  error: {error}", soft_wrap=True, markup=False)
 
 
+def records_root(data_args) -> Path | None:
+    """The folder that the records' paths are relative to; `None` where there are several."""
+    if data_args.data_root is not None:
+        return Path(data_args.data_root)
+    source = Path(data_args.dataset)
+    files = [source / name for name in data_args.data_files or []] if source.is_dir() else [source]
+    folders = {file.parent for file in files} or {source}
+    return folders.pop() if len(folders) == 1 else None
+
+
 def training_flags(data_args, args) -> str:
     """The flags with which train_sft.py trains on the records that were kept."""
-    root = data_args.data_root
-    if root is None:
-        source = Path(data_args.dataset)
-        root = source if source.is_dir() else source.parent
-    return shlex.join(["--dataset", str(Path(args.output_dir) / "records.jsonl"), "--data_root", str(root)])
+    records = Path(args.output_dir) / "records.jsonl"
+    return shlex.join(["--dataset", str(records), "--data_root", str(records_root(data_args))])
 
 
 def main():
@@ -148,8 +167,8 @@ def main():
 
     with expected_errors():
         dataset = load_records(data_args, data_args.dataset)
-    if args.dry_run:
-        raise SystemExit(look(dataset, settings))
+        if args.dry_run:
+            raise SystemExit(look(dataset.select(cot.drawn(dataset, args.limit)), settings))
     backend = open_backend(backend_args, settings)
     asked = {"num_samples": args.num_samples, "limit": args.limit}
     with run_errors(), expected_errors():

@@ -58,8 +58,20 @@ class DataArguments(RecordArguments):
 
 
 def stop(message: str):
-    """Ends the run: one message from the main process, no traceback."""
+    """Ends the run for what every process finds: one message from the main process, no traceback."""
     raise SystemExit(f"{Path(sys.argv[0]).name}: {message}" if int(os.environ.get("RANK", "0")) == 0 else 1)
+
+
+def stop_process(message: str):
+    """Ends the run for what this process alone may have found: its message, no traceback."""
+    raise SystemExit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def expand_folders(args, *names: str) -> None:
+    """Folders that start with ~ as the home folder's: a shell expands them in flags, nobody does in YAML."""
+    for name in names:
+        if getattr(args, name) is not None:
+            setattr(args, name, os.path.expanduser(getattr(args, name)))
 
 
 @contextlib.contextmanager

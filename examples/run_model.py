@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from run_data import expected_errors, stop
+from run_data import expected_errors, stop, stop_process
 
 
 @dataclass
@@ -52,6 +52,8 @@ class BackendArguments:
 
 def check_backend(args: BackendArguments) -> None:
     """Refuses what does not fit before anything is loaded."""
+    if args.model_name_or_path and args.backend != "server":
+        args.model_name_or_path = os.path.expanduser(args.model_name_or_path)
     name = args.model_name_or_path
     if not name:
         stop("model_name_or_path is not set: give a Hub id or a folder with a model and its processor.")
@@ -98,4 +100,4 @@ def run_errors():
     try:
         yield
     except (ServerError, torch.OutOfMemoryError, JournalInUse) as error:
-        stop(f"{error} What was answered so far is kept: start again to go on.")
+        stop_process(f"{error} What was answered so far is kept: start again to go on.")

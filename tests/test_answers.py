@@ -64,6 +64,18 @@ def test_a_wrong_or_hedged_option_is_wrong(answer):
     assert accuracy("multiple choice", "<answer>B</answer>", answer) == 0.0
 
 
+def test_an_answer_may_repeat_the_text_of_its_option():
+    options = [["A. Vitamin A", "B. Vitamin C"]]
+    for answer, right in (("B. Vitamin C", 1.0), ("b) vitamin c", 1.0), ("B. Vitamin A", 0.0), ("B or A", 0.0)):
+        text = [f"<answer>{answer}</answer>"]
+        assert accuracy_reward(text, ["<answer>B</answer>"], ["multiple choice"], options=options) == [right], answer
+        assert accuracy_reward(text, ["<answer>B</answer>"], ["multiple choice"], options=[None]) == [0.0]
+    strict = get_accuracy_reward(strict=True)
+    assert strict(["<answer>B. Vitamin C</answer>"], ["<answer>B</answer>"], ["multiple choice"], options=options) == [
+        0.0
+    ]
+
+
 def test_a_choice_without_letters_is_compared_as_text():
     assert accuracy("multiple choice", "Left  side", "left side") == 1.0
     assert accuracy("multiple choice", "left", "right") == 0.0

@@ -45,6 +45,25 @@ def test_vsibench_asks_for_letters_and_for_numbers(load):
     assert list(load("vsibench", configs=["debiased"])[0]) == ["debiased/0", "debiased/1"]
 
 
+def test_options_keep_their_letters_where_one_is_missing(tmp_path):
+    """MMVU and Video-Holmes have dicts of options, of which some may be empty: D stays D."""
+    row = {
+        "question_type": "multiple-choice",
+        "video": "videos/Art/1.mp4",
+        "choices": {"A": "x", "B": "y", "C": "", "D": "right one", "E": "z"},
+        "id": "validation_0",
+        "question": "Which?",
+        "answer": "D",
+    }
+    question = BENCHMARKS["mmvu"].question(row, "default", 0, tmp_path)
+    assert question.options == ("A. x", "B. y", "D. right one", "E. z") and question.gold == "D"
+    assert question.chance == 0.25
+    row = {"video ID": "v", "Question ID": "1", "Question Type": "SR", "Question": "Which?", "Answer": "C"}
+    row["Options"] = {"A": "x", "B": None, "C": "y"}
+    question = BENCHMARKS["video-holmes"].question(row, "default", 0, tmp_path)
+    assert question.options == ("A. x", "C. y") and question.gold == "C"
+
+
 def test_videommmu_has_three_tracks_and_open_questions(load):
     questions, folder = load("videommmu")
     assert list(questions) == [

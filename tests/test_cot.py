@@ -329,7 +329,7 @@ def test_records_and_summary(load, tmp_path):
         "rejected": {"wrong": 1},
     }
     assert summary["problem_types"]["multiple choice"]["rejected"] == {"error": 1}
-    assert summary["first_errors"] == ["3: no"] and summary["rules"]["threshold"] == 0.6
+    assert summary["first_errors"] == ["record 3: 3: no"] and summary["rules"]["threshold"] == 0.6
     assert summary["sessions"][0]["identity"]["model"] == "scripted"
     written = list(read_lines(tmp_path / "out" / "records.jsonl"))
     assert written == [
@@ -338,6 +338,30 @@ def test_records_and_summary(load, tmp_path):
     ]
     again = load_video_r1(tmp_path / "out" / "records.jsonl", tmp_path / "data")
     assert again["video"] == dataset.select([0, 1])["video"] and again["prompt"] == dataset.select([0, 1])["prompt"]
+
+
+def test_a_completion_that_a_record_has_does_not_go_into_training(load, tmp_path):
+    dataset = load([record(0, completion="old text")])
+    journal = generate_rationales(dataset, Scripted(), tmp_path / "out", progress=False)
+    write_rationales(dataset, read_rationales(dataset, journal)[0], journal, {})
+    assert list(read_lines(tmp_path / "out" / "records.jsonl")) == [
+        record(0) | {"process": "<think>It goes left.</think>"}
+    ]
+
+
+def test_figures_are_of_the_records_that_were_asked_for_now(load, tmp_path):
+    dataset = load([record(number) for number in range(9)])
+    for limit in (9, 2):
+        journal = generate_rationales(dataset, Scripted(), tmp_path / "out", limit=limit, progress=False)
+        verdicts, _ = read_rationales(dataset, journal, limit=limit)
+        summary = write_rationales(dataset, verdicts, journal, {})
+        assert (summary["records"], summary["completions"]) == (limit, limit)
+
+
+def test_an_answer_may_repeat_its_option(load, tmp_path):
+    dataset = load([record(0, options=["A. group I", "B. group II"])])
+    backend = Scripted(otherwise="<think>Look.</think><answer>A. group I</answer>")
+    assert reasons(generate(dataset, backend, tmp_path / "out")[0]) == {0: "kept"}
 
 
 def test_the_kept_records_train_a_model(load, models, media, tmp_path):
@@ -458,7 +482,7 @@ def test_the_script_with_a_server_prints_what_was_kept_and_how_to_train_on_it(ru
     assert lines[0] == "5 records, 5 completions of 9 tokens on average"
     assert re.search(r"multiple choice\s*│\s*5 │\s*3 \(60%\) │\s*0.75 │\s*1 │\s*1 │", printed)
     assert re.search(r"records\W+kept\W+accuracy\W+error\W+wrong", printed)
-    assert f"  error: {tmp_path / 'data' / 'gone.mp4'}: no such file" in printed
+    assert f"  error: record 3: {tmp_path / 'data' / 'gone.mp4'}: no such file" in printed
     kept = tmp_path / "out" / "records.jsonl"
     assert lines[-2:] == [
         f"To train on them: examples/train_sft.py with --dataset {kept} --data_root {tmp_path / 'data'}",
@@ -469,6 +493,21 @@ def test_the_script_with_a_server_prints_what_was_kept_and_how_to_train_on_it(ru
     assert (settings["temperature"], settings["top_p"]) == (1.0, 0.95)
     assert (summary["num_samples"], summary["rules"]["threshold"]) == (1, 0.6)
     assert len(load_video_r1(kept, tmp_path / "data")) == 3
+
+
+def test_records_of_a_subfolder_are_found_by_the_flags_that_the_script_prints(run, serve, tmp_path):  # noqa: F811
+    data = tmp_path / "data"
+    server = serve(lambda body, attempt: server_completion(GOOD))
+    flags = ["--backend", "server", "--base_url", server.url, "--model_name_or_path", "tiny"]
+    (data / "sub").mkdir()
+    (data / "sub" / "a.json").write_text(json.dumps([record(0, path="./clip.mp4")]))
+    (data / "sub" / "clip.mp4").write_bytes((data / "0.mp4").read_bytes())
+    printed = run(*flags, "--dataset", data, "--data_files", "sub/a.json")
+    root = re.search("--data_root (.*)", printed)[1]
+    assert root == str(data / "sub")
+    assert Path(load_video_r1(tmp_path / "out" / "records.jsonl", root)[0]["video"]).exists()
+    with pytest.raises(SystemExit, match="the files of records lie in several folders"):
+        run(*flags, "--dataset", data, "--data_files", "sub/a.json", "train.json")
 
 
 def test_the_script_with_a_local_model_says_where_nothing_was_kept(run, tmp_path):
@@ -525,6 +564,9 @@ def test_a_dry_run_finds_what_is_missing_and_loads_no_model(run, tmp_path, capsy
     assert stopped.value.code == 1 and not (tmp_path / "out").exists()
     assert "5 records, 3 videos, 1 images" in printed and "  multiple choice: 5" in printed
     assert f"problem: {tmp_path / 'data' / 'gone.mp4'}: missing" in printed and printed.endswith("Problems: 1.\n")
+    with pytest.raises(SystemExit):
+        run("--dry_run", "true", "--limit", "2")
+    assert "2 records, " in capsys.readouterr().out
 
 
 @pytest.mark.slow

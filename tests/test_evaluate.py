@@ -85,6 +85,50 @@ def test_another_start_goes_on_with_more_controls_and_asks_nothing_twice(run, tm
     assert "settings.video_max_frames: 16 there, 8 now" in said and "\n" not in said
 
 
+def test_figures_are_of_all_answers_whatever_was_asked_last(run, tmp_path):
+    run("--control", "shuffled")
+    printed = run("--control", "reversed", "--limit", "1")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["questions"], summary["questions_of_benchmark"]) == (2, 2)
+    assert {name: each["questions"] for name, each in summary["controls"].items()} == {"shuffled": 2, "reversed": 1}
+    assert len(list(read_lines(tmp_path / "out" / "results.jsonl"))) == 2
+    assert "video-holmes: 2 questions on 1 videos" in printed and "shuffled" in printed
+    printed = run("--output_dir", tmp_path / "part", "--limit", "1")
+    assert "video-holmes: 1 of 2 questions on 1 videos" in printed
+
+
+def test_names_may_hold_what_rich_takes_for_markup_and_questions_may_have_no_video(run, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    record = {"problem": "Which?", "problem_type": "multiple choice", "options": ["A. x", "B. y"], "path": "a.png"}
+    record |= {"solution": "<answer>A</answer>", "data_type": "image"}
+    file = tmp_path / "images.json"
+    file.write_text(json.dumps([{**record, "data_source": "qa [/v2]"}, {**record, "data_source": "[red]x"}]))
+    printed = run("--dataset", file, "--control", "shuffled")
+    assert "images: 2 questions\n" in "\n".join(line.rstrip() for line in printed.splitlines())
+    assert "qa [/v2]" in printed and "[red]x" in printed
+    assert printed.splitlines()[-1] == f"Saved to {tmp_path / 'out'}."
+    assert not (tmp_path / "out" / "controls.png").exists()
+
+
+def test_a_home_folder_in_a_yaml_file_is_expanded(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    records(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("dataset: ~/eval_mvbench.json\noutput_dir: ~/out\n")
+    printed = run("--config", config, "--dataset", "~/eval_mvbench.json", "--output_dir", "~/out")
+    assert f"Saved to {tmp_path / 'out'}." in printed and (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_process_says_what_it_alone_has_found(run, monkeypatch, tmp_path):
+    from videor1_trl.journal import Journal
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with Journal(tmp_path / "out", {}):
+        said = refused(run)
+    assert "completions-001-of-002.jsonl is written by another process" in said and "\n" not in said
+
+
 def test_the_papers_pixels_are_the_default(run, tmp_path, monkeypatch, models, holmes):
     arguments = ["--benchmark", "video-holmes", "--output_dir", str(tmp_path)]
     _, _, settings = evaluate.make_parser().parse_args_and_config(arguments)
@@ -117,7 +161,7 @@ def test_a_missing_video_costs_one_question_of_video_r1s_records(run, tmp_path):
     file = records(tmp_path)
     printed = run("--dataset", file)
     assert "eval_mvbench: 2 questions on 2 videos" in printed
-    assert "unreadable 1" in printed and f"counted as wrong: {tmp_path / 'gone.mp4'}: no such file" in printed
+    assert "unreadable 1" in printed and f"counted as wrong: 1: {tmp_path / 'gone.mp4'}: no such file" in printed
     tiny.write_mp4(tmp_path / "gone.mp4", tiny.colour_frames(1, count=8))
     assert "unreadable 1" in run("--dataset", tmp_path, "--data_files", file.name)
     assert "unreadable 0" in run("--dataset", file, "--retry_errors", "true")
@@ -140,6 +184,8 @@ def test_a_dry_run_finds_what_is_missing_and_loads_no_model(run, tmp_path, capsy
     "arguments, message",
     [
         (["--dataset", "a.json", "--benchmark", "mmvu"], "give either benchmark or dataset."),
+        (["--dataset", "a.json", "--subsets", "debiased"], "subsets does not go with dataset: it is for benchmark."),
+        (["--data_root", "x"], "data_root does not go with benchmark: it is for dataset."),
         (["--control", "muted"], "control ('muted') must be one of shuffled, reversed, single-frame, text-only."),
         (["--benchmark", "mmbench"], "benchmark ('mmbench') must be one of vsibench, videommmu, "),
         (["--limit", "0"], "limit (0) must be at least 1, or unset."),

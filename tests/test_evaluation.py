@@ -1,5 +1,6 @@
 """Evaluation: what is asked under each control, what a kill and a bad video cost, and figures worked out by hand."""
 
+import copy
 import json
 from dataclasses import asdict, replace
 
@@ -191,7 +192,7 @@ def test_errors_count_as_wrong_and_may_be_asked_again(tmp_path):
     summary = summarise(asked, found)
     assert summary["scores"]["official"]["value"] == 0.75
     assert summary["outputs"]["ordered"]["errors"] == 1
-    assert summary["outputs"]["ordered"]["first_errors"] == ["0.mp4: no such file"]
+    assert summary["outputs"]["ordered"]["first_errors"] == ["q0: 0.mp4: no such file"]
     again = Scripted()
     assert summarise(asked, run(tmp_path, asked, again)[0]) == summary and again.asked == []
     found, _ = run(tmp_path, asked, again, retry_errors=True)
@@ -214,7 +215,7 @@ def test_figures_by_hand(tmp_path):
     }
     found, _ = run(tmp_path, asked, Scripted(texts), ["shuffled"])
     summary = summarise(asked, found)
-    assert (summary["questions"], summary["videos"]) == (4, 2)
+    assert (summary["questions"], summary["videos"]) == (4, 2)  # q0 and q1 are on one video
     assert summary["chance"] == {"official": 0.5, "video_r1": 0.5}
     assert summary["scores"]["official"]["value"] == 0.5
     assert summary["scores"]["video_r1"]["value"] == 0.25  # the letter alone
@@ -273,6 +274,37 @@ def test_vsibench_has_two_scores_and_each_has_its_name(tmp_path):
     assert summary["chance"]["official"] == pytest.approx((0.5 + 0.5 + 0) / 3)
     for weights in named_weights(asked).values():
         assert sum(weight for _, weight in weights) == pytest.approx(1.0)
+
+
+def test_numbers_beside_choices_are_two_halves_of_video_r1s_score(tmp_path):
+    """Records without VSI-Bench's question types: three right choices, one number of 5 for 10: (1 + 0) / 2, and 3.1 / 4."""
+    asked = vsi("VSI-Bench", 3) + [replace(vsi("VSI-Bench", 1, "mra")[0], key="number")]
+    found, _ = run(tmp_path, asked, Scripted({"ordered:number": "<answer>5</answer>"}))
+    scores = summarise(asked, found)["scores"]
+    assert scores["video_r1"]["value"] == pytest.approx(0.5)
+    assert scores["official"]["value"] == pytest.approx(3.1 / 4)
+
+
+def test_only_videos_are_counted_as_such(tmp_path):
+    asked = [replace(each, video=None, image="a.png", cluster=each.key) for each in questions(3)]
+    found, _ = run(tmp_path, asked, Scripted())
+    summary = summarise(asked, found)
+    assert (summary["questions"], summary["videos"]) == (3, 0)
+
+
+def test_other_weights_of_the_same_name_are_another_run(models, folder, tmp_path):
+    """And the same weights in another place are the same."""
+    asked = load_benchmark("mvbench", folder / "video", source=folder, configs=["moving_count"])
+    settings = GenerationSettings(max_new_tokens=2, video_max_pixels=28 * 28)
+    model = copy.deepcopy(models().model)
+    backend = TransformersBackend(model, models().processor, settings)
+    run(tmp_path / "out", asked, backend)
+    model.config._name_or_path = "elsewhere"
+    run(tmp_path / "out", asked, backend)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(1e-3)
+    with pytest.raises(ValueError, match="holds completions of another run .weights: "):
+        run(tmp_path / "out", asked, backend)
 
 
 def test_results_stand_in_one_line_a_question(tmp_path):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given
@@ -106,15 +105,32 @@ def test_what_may_change_is_kept_on_record(tmp_path):
     assert [session["notes"] for session in journal.sessions()] == [{"device": "cpu"}, {"device": "H100"}]
 
 
-def test_the_newest_answer_to_a_key_wins_across_files(tmp_path):
+@pytest.mark.parametrize("sizes", [(2, 1, 2), (1, 2, 1), (3, 1, 3)])
+def test_an_answer_wins_over_an_error_whichever_file_is_written_last(tmp_path, sizes):
     keys = [str(number) for number in range(8)]
-    for world_size in (2, 1):  # the second time in another file
+    for turn, world_size in enumerate(
+        sizes
+    ):  # an error first, the answer in another file, and a start of the first again
         for rank in range(world_size):
             with Journal(tmp_path, {}, rank=rank, world_size=world_size) as journal:
                 for key in journal.pending(keys, retry_errors=True):
-                    journal.append({"key": key, "error": "gone" if world_size == 2 else None})
-        time.sleep(0.01)
+                    journal.append({"key": key, "error": "gone" if turn == 0 else None})
     assert {entry["error"] for entry in journal.entries().values()} == {None}
+    with Journal(tmp_path, {}) as journal:
+        assert journal.pending(keys, retry_errors=True) == []
+
+
+def test_half_a_surrogate_pair_does_not_end_a_run(tmp_path):
+    journal = run(tmp_path, [{"key": "a", "text": "\ud83d is half"}])
+    assert journal.entries()["a"]["text"] == "? is half"
+    write_lines(tmp_path / "results.jsonl", [{"text": "\ud83d"}])
+    assert list(read_lines(tmp_path / "results.jsonl")) == [{"text": "?"}]
+
+
+def test_a_file_of_that_name_that_is_no_journal_is_refused(tmp_path):
+    (tmp_path / "completions.jsonl").write_text('{"key": "a"}\n')
+    with pytest.raises(ValueError, match=r"completions\.jsonl is no journal of completions"):
+        run(tmp_path)
 
 
 def test_a_broken_line_is_named(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -33,7 +33,9 @@ _NUMBER = re.compile(
 _OPTIONAL_UNITS = ("%", "$", "€", "£", "¥")  # an answer may leave these out
 
 
-def judge(gold, answer: str | None, problem_type: str, *, strict: bool = False) -> float | None:
+def judge(
+    gold, answer: str | None, problem_type: str, *, strict: bool = False, options: Sequence[str] = ()
+) -> float | None:
     """
     Accuracy of one answer by the rule of its problem type.
 
@@ -42,6 +44,7 @@ def judge(gold, answer: str | None, problem_type: str, *, strict: bool = False) 
         answer (`str`, *optional*): what the completion answers; `None`, no answer, counts as an empty one.
         problem_type (`str`): one of `PROBLEM_TYPES`.
         strict (`bool`, defaults to `False`): the released rules, for which a gold without tags is empty.
+        options (`Sequence[str]`, defaults to none): of a choice, such as `"A. left"`: an answer may repeat the whole of one.
 
     Returns:
         `float` in [0, 1]; `None` where the gold gives nothing to compare with.
@@ -56,25 +59,35 @@ def judge(gold, answer: str | None, problem_type: str, *, strict: bool = False) 
     if strict:
         return _RELEASED_RULES[problem_type](tagged or "", answer)
     gold = gold.strip() if tagged is None else tagged
+    if gold and problem_type == "multiple choice":
+        return float(_choice(gold, options) == _choice(answer, options))
     return _RULES[problem_type](gold, answer) if gold else None
 
 
 # --- choices -----------------------------------------------------------------------------------------------------
 
 
-def _same_choice(gold: str, answer: str) -> float:
-    return float(_choice(gold) == _choice(answer))
+def _choice(text: str, options: Sequence[str] = ()) -> str:
+    """
+    The letter an answer names, in upper case; else its text without regard to case and white space.
 
-
-def _choice(text: str) -> str:
-    """The letter an answer names, in upper case; else its text without regard to case and white space."""
+    What follows the letter may be the text of that option, whatever it holds; in other text a lone letter is another choice.
+    """
     text = " ".join(text.split())
     label = _CHOICE.fullmatch(text)
     if label is not None:
-        letter = (label[1] or label[2]).upper()
+        letter, rest = (label[1] or label[2]).upper(), label[3].strip().casefold()
+        if any(rest == option_text for option_letter, option_text in map(_label, options) if option_letter == letter):
+            return letter
         if all(other.upper() == letter for other in _LONE_LETTER.findall(label[3])):
             return letter
     return text.casefold()
+
+
+def _label(option: str) -> tuple[str, str]:
+    """An option's letter and its text, without regard to case and white space; no letter where it has none."""
+    label = _CHOICE.fullmatch(" ".join(option.split()))
+    return ((label[1] or label[2]).upper(), label[3].strip().casefold()) if label else ("", "")
 
 
 def _released_same_choice(gold: str, answer: str) -> float:
@@ -178,7 +191,6 @@ def _long_rouge(gold: str, answer: str) -> float:
 
 
 _RULES: dict[str, Callable[[str, str], float | None]] = {
-    "multiple choice": _same_choice,
     "numerical": _same_number,
     "OCR": _words_read,
     "free-form": _rouge,

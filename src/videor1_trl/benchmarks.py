@@ -211,7 +211,7 @@ def _record_question(row: dict[str, Any], number: int) -> Question:
         metric="mra" if problem_type == "regression" else "accuracy",
         video=media.get("video"),
         image=media.get("image"),
-        cluster=str(row.get("path") or number),
+        cluster=os.path.normpath(row["path"]) if row.get("path") else str(number),
     )
 
 
@@ -220,7 +220,11 @@ def _record_question(row: dict[str, Any], number: int) -> Question:
 
 def _choice(task: str, key: Any, problem: str, options: Sequence[str], gold: str, **more: Any) -> Question:
     """A multiple-choice question, whose gold is the letter of an option."""
-    lines = lettered(options)
+    return _lettered_choice(task, key, problem, lettered(options), gold, **more)
+
+
+def _lettered_choice(task: str, key: Any, problem: str, lines: list[str], gold: str, **more: Any) -> Question:
+    """The same of options that have their letters, some of which may be missing."""
     if gold not in [line[0] for line in lines]:
         raise ValueError(f"the answer {gold!r} is the letter of none of the options {lines}")
     return Question(str(key), task, problem, "multiple choice", gold, tuple(lines), **more)
@@ -286,7 +290,9 @@ def _mmvu(row: dict[str, Any], config: str, number: int, root: Path) -> Question
     video = found[0] if found else row["video"]
     options = [f"{letter}. {text}" for letter, text in sorted(row["choices"].items()) if text not in (None, "")]
     more = {"video": str(root / video), "cluster": video}
-    return _choice(Path(video).parent.name, row["id"], row["question"], options, row["answer"].strip(), **more)
+    return _lettered_choice(
+        Path(video).parent.name, row["id"], row["question"], options, row["answer"].strip(), **more
+    )
 
 
 def _mvbench(row: dict[str, Any], config: str, number: int, root: Path) -> Question:
@@ -342,7 +348,7 @@ def _video_holmes(row: dict[str, Any], config: str, number: int, root: Path) -> 
     video = _first([*(root / each for each in names), *(root / "Benchmark" / each for each in names)])
     options = [f"{letter}. {text}" for letter, text in sorted(row["Options"].items()) if text not in (None, "")]
     key, more = f"{name}/{row['Question ID']}", {"video": str(video), "cluster": name}
-    return _choice(row["Question Type"], key, row["Question"], options, row["Answer"].strip(), **more)
+    return _lettered_choice(row["Question Type"], key, row["Question"], options, row["Answer"].strip(), **more)
 
 
 def _first(paths: list[Path]) -> Path:

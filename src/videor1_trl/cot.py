@@ -99,7 +99,9 @@ class Verdict:
     accuracy: float | None = None
 
 
-def judge_completion(entry: dict[str, Any], solution: str, problem_type: str, rules: CotRules) -> Verdict:
+def judge_completion(
+    entry: dict[str, Any], solution: str, problem_type: str, rules: CotRules, options: Sequence[str] = ()
+) -> Verdict:
     """
     Whether a completion is kept, or the first reason in the order of `REASONS` why not.
 
@@ -108,6 +110,7 @@ def judge_completion(entry: dict[str, Any], solution: str, problem_type: str, ru
         solution (`str`): the record's, in `<answer>` tags.
         problem_type (`str`): the record's, one of `PROBLEM_TYPES`.
         rules ([`CotRules`]): that decide.
+        options (`Sequence[str]`, defaults to none): the record's.
 
     Raises:
         `ValueError`: a rule on tokens, and a server that does not count them.
@@ -121,7 +124,7 @@ def judge_completion(entry: dict[str, Any], solution: str, problem_type: str, ru
     if entry["text"] is None:
         return Verdict(ERROR)
     text = entry["text"].strip()
-    accuracy = judge(solution, extract_answer(text), problem_type, strict=rules.strict)
+    accuracy = judge(solution, extract_answer(text), problem_type, strict=rules.strict, options=options)
     found = _thought(text)
     failed = {
         "cut_off": entry["finished"] is False,
@@ -203,6 +206,16 @@ def generate_rationales(
     return journal
 
 
+def drawn(dataset: Dataset, limit: int | None) -> list[int]:
+    """
+    The rows that [`generate_rationales`] asks for.
+
+    Raises:
+        `ValueError`: a limit below 1.
+    """
+    return [int(key) for key in draw_keys([str(place) for place in range(len(dataset))], limit)]
+
+
 def read_rationales(
     dataset: Dataset,
     journal: Journal,
@@ -231,7 +244,8 @@ def write_rationales(
     """
     Write `records.jsonl`, the kept records with their `process`, and `summary.json` into the journal's folder.
 
-    The records are as they were read, their paths included: their `root` is still the one of the dataset.
+    The records are as the dataset holds them, their paths included: their `root` is still the one of the dataset. A
+    `completion` that they had is left out: supervised training would take it for what it is to learn.
 
     Args:
         dataset (`datasets.Dataset`): as given to [`read_rationales`].
@@ -242,7 +256,7 @@ def write_rationales(
         The summary, JSON-able: `about`, `records`, `kept`, `accuracy` (mean of the records' verdicts), `rejected` (reason ->
         records), the same in `problem_types` for each, `completions`, `mean_tokens`, `first_errors` and `sessions`.
     """
-    entries = journal.entries().values()
+    entries = [each for key, each in journal.entries().items() if int(key.partition("/")[0]) in verdicts]
     tokens = [entry["num_tokens"] for entry in entries if entry["num_tokens"] is not None]
     by_type: dict[str, list[Verdict]] = {}
     for place, problem_type in zip(verdicts, _column(dataset.select(verdicts), "problem_type"), strict=True):
@@ -253,7 +267,9 @@ def write_rationales(
         "problem_types": {name: _figures(found) for name, found in sorted(by_type.items())},
         "completions": len(entries),
         "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
-        "first_errors": [entry["error"] for entry in entries if entry["error"]][:10],
+        "first_errors": [
+            f"record {each['key'].partition('/')[0]}: {each['error']}" for each in entries if each["error"]
+        ][:10],
         "sessions": journal.sessions(),
     }
     write_lines(journal.folder / "records.jsonl", _kept_records(dataset, verdicts))
@@ -283,8 +299,8 @@ class _Records:
             raise ValueError(f"num_samples ({num_samples}) must be at least 1.")
         self.dataset, self.num_samples = dataset, num_samples
         self.solutions, self.problem_types = _column(dataset, "solution"), _column(dataset, "problem_type")
-        chosen = [int(key) for key in draw_keys([str(place) for place in range(len(dataset))], limit)]
-        self.places = self._beside_their_video(chosen)
+        self.options = _column(dataset, "options") if "options" in dataset.column_names else [None] * len(dataset)
+        self.places = self._beside_their_video(drawn(dataset, limit))
 
     def _beside_their_video(self, places: list[int]) -> list[int]:
         """Records of one video one after the other, so that it is decoded once."""
@@ -305,7 +321,8 @@ class _Records:
             entry = entries.get(_key(place, sample))
             if entry is None:
                 return None
-            found.append(judge_completion(entry, self.solutions[place], self.problem_types[place], rules))
+            gold = self.solutions[place], self.problem_types[place]
+            found.append(judge_completion(entry, *gold, rules, self.options[place] or ()))
             if found[-1].reason in (KEPT, ERROR):  # what could not be read once cannot be read twice
                 return found[-1]
         return max(found, key=lambda verdict: (_ORDER.index(verdict.reason), verdict.accuracy or 0.0))
@@ -353,7 +370,9 @@ def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 def _kept_records(dataset: Dataset, verdicts: dict[int, Verdict]) -> Iterator[dict[str, Any]]:
     for place in sorted(verdicts):
         if verdicts[place].process is not None:
-            yield _record(dataset[place]) | {"process": verdicts[place].process}
+            record = _record(dataset[place]) | {"process": verdicts[place].process}
+            record.pop("completion", None)
+            yield record
 
 
 def _record(row: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def load_video_r1(
     if bad:
         _report_bad(bad, len(bad) + len(rows), on_bad_record, max_reported)
     if not rows:
-        raise ValueError(f"{source} holds no record{' that is well formed' if bad else ''}: nothing to train on.")
+        raise ValueError(f"{source} holds no record{' that is well formed' if bad else ''}.")
     _warn_of_unscorable(rows)
     return datasets.Dataset.from_dict(
         {name: pa.array([row.get(name) for _, row in rows], type=_TYPES.get(name)) for name in names}
@@ -319,7 +319,7 @@ def _report_bad(bad: list[str], total: int, on_bad_record: str, max_reported: in
     if on_bad_record == "raise":
         raise ValueError(
             f"{len(bad)} of {total} records are malformed:\n  {listing}\n"
-            "Correct them, or leave them out with on_bad_record='drop'."
+            "Correct them, or leave them out with on_bad_record='drop' (--drop_bad_records of the scripts)."
         )
     logger.warning("Dropped %d of %d records, which are malformed:\n  %s", len(bad), total, listing)
 

@@ -160,7 +160,7 @@ def summarise(questions: Sequence[Question], answers: dict[str, dict[str, Answer
         answers (`dict`): as from [`read_answers`].
 
     Returns:
-        `dict` with `questions`, `videos`, `chance`, `scores` (`official` and `video_r1`, see [`named_weights`]), `tasks` and
+        `dict` with `questions`, `videos` (how many there are), `chance`, `scores` (`official` and `video_r1`, see [`named_weights`]), `tasks` and
         `groups` (the benchmark's own rule), `outputs` per condition (`errors`, `cut_off`, `no_answer`, `mean_tokens`), and
         `controls`: per control its `scores` on the questions that it was asked, the ordered `scores` on the same, their paired
         `difference`, and the `share_above_chance` of the official score that it takes away (`None` at or below chance).
@@ -170,7 +170,7 @@ def summarise(questions: Sequence[Question], answers: dict[str, dict[str, Answer
         raise ValueError("There is no answer yet: nothing to summarise.")
     return {
         "questions": len(asked),
-        "videos": len({question.cluster for question in asked}),
+        "videos": len({question.cluster for question in asked if question.video is not None}),
         "chance": _chance(asked),
         "scores": _scores(asked, answers[ORDERED]),
         "tasks": _parts(asked, answers[ORDERED], [question.task for question in asked]),
@@ -194,7 +194,7 @@ def write_results(
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """
-    Write `results.jsonl`, a line per question with its answers and scores under every condition, and `summary.json`.
+    Write `results.jsonl`, a line per answered question with its answers and scores under every condition, and `summary.json`.
 
     Args:
         about (`dict`): what stands in the summary beside the figures, such as the benchmark and the journal's sessions.
@@ -212,22 +212,23 @@ def named_weights(questions: Sequence[Question]) -> dict[str, list[tuple[str, fl
     """
     The weight of every question in the two scores that a run is known by, as [`estimates.mean`] takes them.
 
-    - `official`: all questions alike; of VSI-Bench the unweighted mean of its eight tasks, of which `object_rel_direction` is
-      the mean of its parts.
-    - `video_r1`: all alike; of VSI-Bench the mean of the pooled choices and the pooled numbers, as Video-R1's script has it.
+    - `official`: all questions alike; of VSI-Bench, known by its question types, the unweighted mean of its eight tasks, of
+      which `object_rel_direction` is the mean of its parts.
+    - `video_r1`: all alike; where some are scored by mean relative accuracy, as in VSI-Bench, the mean of those and of the
+      others, each pooled, as Video-R1's script has it.
     """
-    plain = [("", 1 / len(questions))] * len(questions)
-    if not all(_vsi_task(question.task) for question in questions):
-        return {"official": plain, "video_r1": plain}
-    sizes = Counter(question.task for question in questions)
-    parts = Counter(_vsi_task(task) for task in sizes)
-    kinds = Counter(question.metric for question in questions)
-    return {
-        "official": [
-            (each.task, 1 / len(parts) / parts[_vsi_task(each.task)] / sizes[each.task]) for each in questions
-        ],
-        "video_r1": [(each.metric, 1 / len(kinds) / kinds[each.metric]) for each in questions],
+    kinds = Counter(question.metric == "mra" for question in questions)
+    weights = {
+        "official": [("", 1 / len(questions))] * len(questions),
+        "video_r1": [(str(each.metric == "mra"), 1 / len(kinds) / kinds[each.metric == "mra"]) for each in questions],
     }
+    if all(_vsi_task(question.task) for question in questions):
+        sizes = Counter(question.task for question in questions)
+        parts = Counter(_vsi_task(task) for task in sizes)
+        weights["official"] = [
+            (each.task, 1 / len(parts) / parts[_vsi_task(each.task)] / sizes[each.task]) for each in questions
+        ]
+    return weights
 
 
 def _vsi_task(task: str) -> str | None:
@@ -300,7 +301,7 @@ def _outputs(answers: Iterable[Answered]) -> dict[str, Any]:
     finished = [each.entry["finished"] for each in texts if each.entry["finished"] is not None]
     tokens = [each.entry["num_tokens"] for each in texts if each.entry["num_tokens"] is not None]
     prompts = [each.entry["num_prompt_tokens"] for each in texts if each.entry["num_prompt_tokens"] is not None]
-    reasons = [each.entry["error"] for each in answers if each.entry["text"] is None]
+    reasons = [f"{_question(each)}: {each.entry['error']}" for each in answers if each.entry["text"] is None]
     return {
         "completions": len(answers),
         "errors": len(reasons),
@@ -312,8 +313,15 @@ def _outputs(answers: Iterable[Answered]) -> dict[str, Any]:
     }
 
 
+def _question(answered: Answered) -> str:
+    """The key of the question that an answer is to."""
+    return answered.entry["key"].partition(":")[2]
+
+
 def _result_lines(questions: Sequence[Question], answers: dict[str, dict[str, Answered]]) -> Iterator[dict[str, Any]]:
     for question in questions:
+        if question.key not in answers[ORDERED]:
+            continue
         line: dict[str, Any] = {
             "key": question.key,
             "task": question.task,

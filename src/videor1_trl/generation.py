@@ -24,6 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from . import fingerprints
 from .batch import PromptError, text_of
 from .families import (
     EncodedPrompt,
@@ -217,6 +218,7 @@ class TransformersBackend:
             "backend": "transformers",
             "model": config._name_or_path,
             "revision": getattr(config, "_commit_hash", None),
+            "weights": fingerprints.of_parameters(self.model),
             "architecture": type(self.model).__name__,
             "processor": type(self.processor).__name__,
             "dtype": str(self.model.dtype).removeprefix("torch."),

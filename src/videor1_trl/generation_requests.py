@@ -149,8 +149,14 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def identity_and_notes(description: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What [`Backend.describe`] says, in two: what may not change within a run, and what may and is kept on record."""
-    notes = ("device", "batch_size", "base_url", "versions", "engine_arguments", "attention")
+    """
+    What [`Backend.describe`] says, in two: what may not change within a run, and what may and is kept on record.
+
+    A model whose weights are known may lie elsewhere the next time.
+    """
+    notes = ["device", "batch_size", "base_url", "versions", "engine_arguments", "attention"]
+    if description.get("weights") is not None:
+        notes += ["model", "revision"]
     return (
         {key: value for key, value in description.items() if key not in notes},
         {key: value for key, value in description.items() if key in notes},

@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from transformers.video_utils import VideoMetadata
 
+from . import fingerprints
 from .batch import PromptError, text_of
 from .families import pixel_budget, placeholder_token_ids, takes_videos
 from .generation import end_token_ids
@@ -96,6 +97,7 @@ class VllmBackend:
             "backend": "vllm",
             "model": config.model,
             "revision": config.revision,
+            "weights": fingerprints.of_folder(config.model),
             "processor": type(self.processor).__name__,
             "dtype": str(config.dtype).removeprefix("torch."),
             "attention": "chosen by vLLM",

@@ -35,7 +35,7 @@ class Journal:
             launch` and `torchrun` set; else the only one.
 
     Raises:
-        `ValueError`: a journal of another identity, or a file that is none.
+        `ValueError`: a journal of another identity, or a `completions*.jsonl` that is none.
         [`JournalInUse`]: another process writes this file.
     """
 
@@ -70,7 +70,7 @@ class Journal:
             for session in self.sessions():
                 _check_identity(self.folder, session["identity"], self.identity)
             _drop_torn_line(self.path)
-            self._file = self.path.open("a", encoding="utf-8")
+            self._file = self.path.open("a", encoding="utf-8", errors="replace")  # half a surrogate pair becomes ?
             self._write({"session": {"identity": self.identity, "notes": self.notes}})
         except BaseException:
             self._lock.release()
@@ -83,8 +83,12 @@ class Journal:
         self._lock.release()
 
     def entries(self) -> dict[str, dict[str, Any]]:
-        """Key -> entry of all processes; of a key that was asked for again, the newest of its file."""
-        return {entry["key"]: entry for entry in self._lines() if "key" in entry}
+        """Key -> entry of all processes; of a key that was asked for again, one without `error` where there is one."""
+        found: dict[str, dict[str, Any]] = {}
+        for entry in self._lines():
+            if "key" in entry and not (entry.get("error") and entry["key"] in found):
+                found[entry["key"]] = entry
+        return found
 
     def sessions(self) -> list[dict[str, Any]]:
         """The distinct starts, each `{"identity", "notes"}`, in the order of the files."""
@@ -119,10 +123,14 @@ class Journal:
         self._file.flush()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        """Every whole line of every file, the oldest file first, so that what was asked for again comes later."""
-        files = sorted(self.folder.glob("completions*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        for path in files:
-            yield from read_lines(path)
+        """Every whole line of every file."""
+        for path in sorted(self.folder.glob("completions*.jsonl")):
+            for number, line in enumerate(read_lines(path)):
+                if number == 0 and "session" not in line:
+                    raise ValueError(
+                        f"{path} is no journal of completions: its first line has no 'session'. Move it away."
+                    )
+                yield line
 
 
 def draw_keys(keys: Sequence[str], limit: int | None) -> list[str]:
@@ -169,7 +177,7 @@ def write_whole(path: Path, lines: Iterable[str]) -> None:
     """Write a file at once: whoever reads it finds the whole of it, or what was there before."""
     written = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        with written.open("w", encoding="utf-8") as file:
+        with written.open("w", encoding="utf-8", errors="replace") as file:
             file.writelines(f"{line}\n" for line in lines)
         written.replace(path)
     finally:

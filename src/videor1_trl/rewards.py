@@ -21,7 +21,7 @@ def accuracy_reward(completions, solution=None, problem_type=None, **kwargs) -> 
     How right the first `<answer>...</answer>` of each completion is, by the row's own problem type.
 
     - "multiple choice": 1.0 for the same letter, else 0.0. "b", "(B)", "B." and "B. left" all name B; an answer that
-      names two options is wrong. A gold without a letter is compared without regard to case and white space.
+      names two options is wrong, unless it repeats one of the row's `options`. A gold without a letter is compared without regard to case and white space.
     - "numerical": 1.0 if both numbers agree after rounding to 2 decimals, else 0.0. Commas may set off groups of
       digits ("1,000"); a unit must be the gold's, of which only "%" or a currency sign may be left out.
     - "OCR": 1 - word error rate, at least 0.
@@ -36,7 +36,7 @@ def accuracy_reward(completions, solution=None, problem_type=None, **kwargs) -> 
         completions (`list[str]` or `list[list[dict]]` of length B): TRL's two shapes.
         solution (`list[str | None]` of length B): the gold in `<answer>` tags; without tags it is taken whole.
         problem_type (`list[str]` of length B): each one of `PROBLEM_TYPES`.
-        kwargs: other columns; `problem_id` is named in errors.
+        kwargs: other columns; `options` (`list[list[str] | None]`) are a choice's, `problem_id` is named in errors.
 
     Returns:
         `list[float | None]` of length B: 0.0 without an answer; `None`, no verdict, where the gold is `None`, empty,
@@ -57,7 +57,9 @@ class _AccuracyReward:
     strict: bool = False
     __name__ = "accuracy_reward"  # TRL logs under this name; instances, unlike closures, can be pickled
 
-    def __call__(self, completions, solution=None, problem_type=None, problem_id=None, **kwargs) -> list[float | None]:
+    def __call__(
+        self, completions, solution=None, problem_type=None, problem_id=None, options=None, **kwargs
+    ) -> list[float | None]:
         for name, values in (("solution", solution), ("problem_type", problem_type)):
             if values is None:
                 raise ValueError(
@@ -72,9 +74,10 @@ class _AccuracyReward:
         for row, kind in enumerate(problem_type):
             record = "" if problem_id is None else f" (problem_id {problem_id[row]!r})"
             check_problem_type(kind, f", in row {row}{record}")
+        options = [()] * len(completions) if options is None else options
         return [
-            judge(gold, extract_answer(content(completion)), kind, strict=self.strict)
-            for completion, gold, kind in zip(completions, solution, problem_type, strict=True)
+            judge(gold, extract_answer(content(completion)), kind, strict=self.strict, options=choices or ())
+            for completion, gold, kind, choices in zip(completions, solution, problem_type, options, strict=True)
         ]
 
 
