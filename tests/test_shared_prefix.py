@@ -1,6 +1,8 @@
 """A group behind one prompt gives what its rows give one by one: log-probabilities, gradients, greedy tokens."""
 
+import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from helpers import config, logged, rollouts, row, trainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import FAMILIES, build
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AutoModelForCausalLM, BloomConfig, FalconConfig, MptConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from videor1_trl.families import EncodedPrompt, cannot_share
@@ -248,6 +250,36 @@ def test_generation_settings_that_cannot_share_go_row_by_row_with_one_warning(
     seen = count_patches(tgrpo)
     patches = len(rollouts(tgrpo)["encoded"][0].features["pixel_values_videos"])
     assert seen[0] == 6 * patches
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"num_beams": 2}, {"use_cache": False}, {"cache_implementation": "static"}],
+    ids=lambda each: [*each][0],
+)
+def test_so_do_those_that_come_with_the_checkpoint(models, media, tmp_path, caplog, setting):
+    folder = tmp_path / "model"
+    shutil.copytree(models().path, folder)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | setting))
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, model=str(folder), max_completion_length=3)
+    assert caplog.text.count("Each rollout computes its prompt anew") == 1 and [*setting][0] in caplog.text
+    tgrpo.train()
+    assert tgrpo.state.global_step == 1
+
+
+@pytest.mark.parametrize(
+    "model_config",
+    [
+        FalconConfig(alibi=True, num_hidden_layers=1, hidden_size=8, num_attention_heads=2),
+        BloomConfig(n_layer=1, hidden_size=8, n_head=2),
+        MptConfig(n_layers=1, d_model=8, n_heads=2),
+    ],
+    ids=lambda each: each.model_type,
+)
+def test_positions_that_are_not_given_cannot_be_shared(model_config):
+    model_config.vocab_size = 16
+    assert "ALiBi" in cannot_share(AutoModelForCausalLM.from_config(model_config))
 
 
 def test_a_users_own_generate_is_called_in_every_step(models, media, tmp_path):

@@ -302,3 +302,45 @@ def test_a_tower_that_gives_its_outputs_in_one_piece_reads_every_medium(models, 
     assert_same(computed(tgrpo, rows, [[30], [31], [32], [33]], True), expected)
     assert not tgrpo._tower._one_by_one
     assert_same(computed(tgrpo, rows, [[30], [31], [32], [33]], True), expected)
+
+
+def test_a_frozen_tower_of_that_kind_is_tried_once_for_its_outputs(models, media, tmp_path, monkeypatch):
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, num_iterations=2, max_steps=2)
+    tgrpo.model.model.visual.requires_grad_(False)
+    original = type(tgrpo.model.model).get_video_features
+
+    @functools.wraps(original)
+    def in_one_piece(self, *args, **kwargs):
+        found = original(self, *args, **kwargs)
+        found.pooler_output = [torch.cat(tuple(found.pooler_output)), torch.zeros(0, 64), torch.zeros(0, 64)]
+        return found
+
+    monkeypatch.setattr(type(tgrpo.model.model), "get_video_features", in_one_piece)
+    seen = patches_read(tgrpo.model)
+    tgrpo.train()
+    once = len(rollouts(tgrpo)["encoded"][0].features["pixel_values_videos"])
+    # ordered and shuffled for their outputs in vain, then what a tower in training would: rollouts, old policy, two losses
+    assert seen[:2] == [2 * once, 2 * once] and set(seen[2:]) <= {once, 2 * once} and len(seen) <= 8
+
+
+def test_an_adapter_within_the_tower_is_not_the_references(models, media, tmp_path):
+    """The reference is the policy with its adapters off: outputs of the frozen tower with them on are not its own."""
+    from peft import LoraConfig
+
+    results = []
+    for share in (True, False):
+        torch.manual_seed(0)
+        adapters = LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)
+        tgrpo = trainer(
+            models(), [row(video=media["videos"][0])], tmp_path, beta=0.04, share_prefix=share,
+            options={"peft_config": adapters},
+        )  # fmt: skip
+        for name, parameter in tgrpo.model.named_parameters():
+            if "visual" in name:
+                parameter.requires_grad_(False)
+        assert not tgrpo._tower.is_frozen
+        torch.manual_seed(1)
+        results.append(rollouts(tgrpo))
+    shared, one_by_one = results
+    assert torch.equal(shared["completion_ids"], one_by_one["completion_ids"])
+    torch.testing.assert_close(shared["ref_per_token_logps"], one_by_one["ref_per_token_logps"], atol=1e-5, rtol=0)

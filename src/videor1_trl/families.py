@@ -354,4 +354,6 @@ def cannot_share(model: PreTrainedModel) -> str | None:
         return f"{type(model).__name__} has layers of {', '.join(sorted(kinds))}"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return f"{type(model).__name__} attends through a sliding window"
+    if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
+        return f"{type(model).__name__} takes positions from where a token stands in its row (ALiBi)"
     return cannot_take_segments(config._attn_implementation)

@@ -148,12 +148,14 @@ class Tower:
     def is_frozen(self) -> bool:
         """
         Whether what the tower makes of a video stays the same for a whole step: it can be handed to the model, nothing in
-        the tower is trained (as with LoRA on the language model only), and it drops nothing at random.
+        the tower is trained (as with LoRA on the language model only), it drops nothing at random, and it has no adapter,
+        which PEFT switches off for the reference.
         """
+        within = [each for module in self._modules for each in module.modules()]
         return (
             bool(self._modules)
             and not any(parameter.requires_grad for parameter in self._parameters())
-            and not any(_drops(each) for module in self._modules for each in module.modules())
+            and not any(_drops(each) or hasattr(each, "_disable_adapters") for each in within)
         )
 
     def serves(self) -> bool:
@@ -181,7 +183,12 @@ class Tower:
             yield {key: value.to(device, non_blocking=True) for key, value in collate_features(prompts).items()}
             return
         every, media, indices = found
-        if keep and media and self._encode([medium for medium in media if medium.output is None], device):
+        if (
+            keep
+            and media
+            and self._one_by_one
+            and self._encode([medium for medium in media if medium.output is None], device)
+        ):
             yield {"mm_encoder_outputs": _outputs(every, media, indices)}
         elif len(every) == len(media) or not self._one_by_one:
             yield _joined(every, device)

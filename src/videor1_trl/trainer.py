@@ -236,18 +236,21 @@ class TGRPOTrainer(GRPOTrainer):
         self._tower = Tower(models[0], autocast=self.accelerator.autocast)
         self._ref_tower = Tower(models[-1], self._tower, self.accelerator.autocast)
         self._keep_outputs = False
-        settings = self.generation_config
-        wanted = {
-            "num_beams": settings.num_beams not in (None, 1),
-            "num_return_sequences": settings.num_return_sequences not in (None, 1),
-            "use_cache": settings.use_cache is False,
-            "cache_implementation": settings.cache_implementation is not None,
+        usual = {  # what `generate` takes from the model's generation_config where the trainer's says nothing
+            "num_beams": (None, 1),
+            "num_return_sequences": (None, 1),
+            "use_cache": (None, True),
+            "cache_implementation": (None,),
         }
-        reasons = [name for name, is_set in wanted.items() if is_set]
+        found = {name: getattr(self.generation_config, name, None) for name in usual}
+        own = getattr(models[0], "generation_config", None)
+        found = {name: getattr(own, name, None) if value is None else value for name, value in found.items()}
+        reasons = [f"{name}={found[name]}" for name, values in usual.items() if found[name] not in values]
         self._share_rollouts = self._share_prefix and not reasons
         if self._share_prefix and reasons:
             logger.warning(
-                f"Each rollout computes its prompt anew: {' and '.join(reasons)} of generation_kwargs is set."
+                f"Each rollout computes its prompt anew: {' and '.join(reasons)}, as generation_kwargs or the model's "
+                "generation_config have it."
             )
 
     def _can_share_prefix(self) -> bool:
