@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -162,6 +162,17 @@ class Layout:
     longest: tuple[int, int]
     padded_places: torch.Tensor
     places: torch.Tensor
+    _biases: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict)
+
+    def bias(self, times: int, dtype: torch.dtype) -> torch.Tensor:
+        """
+        `seen` for `times` as many queries, as what is added to the scores (R, 1, times * S, P + S): one tensor that all layers
+        use, and keep for their backward, where each would make its own of a mask.
+        """
+        if (times, dtype) not in self._biases:
+            seen = self.seen.repeat(1, 1, times, 1)
+            self._biases[times, dtype] = torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
+        return self._biases[times, dtype]
 
 
 _LAYOUTS: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of the segments in use: every layer asks for the same
@@ -259,7 +270,7 @@ def _in_two_parts(
         )  # query heads of one key head: as more queries, so that no key is repeated
         queries = _taken(query, own).unflatten(2, (-1, times)).permute(0, 2, 3, 1, 4).flatten(2, 3)
         out = nn.functional.scaled_dot_product_attention(
-            queries, keys, values, layout.seen.repeat(1, 1, times, 1), dropout_p=dropout, scale=scaling
+            queries, keys, values, layout.bias(times, queries.dtype), dropout_p=dropout, scale=scaling
         )
         out = out.unflatten(2, (times, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)  # (R, S, H, D)
         parts.append(out.flatten(0, 1))

@@ -191,18 +191,39 @@ def matrix_rate():
     return 200 * 2 * 1024 * 256 * 768 / (time.perf_counter() - start)
 
 
+def causal(length):
+    """Pairs of a token and one that it sees, itself among them."""
+    return length * (length + 1) // 2
+
+
 def floor_seconds(tgrpo, new_tokens, rate):
-    """Each distinct token computed once at the machine's matrix-product rate: weights alone, attention left out."""
-    model = tgrpo.model.model
-    language = sum(p.numel() for name, p in model.language_model.named_parameters() if "embed_tokens" not in name)
-    vision = sum(p.numel() for p in model.visual.parameters())
-    prompt = tgrpo.batch_loader.load([tgrpo.bench_row], 0, 1, 1, 1)[0].encoded
-    patches = len(prompt.features["pixel_values_videos"])
-    group = tgrpo.num_generations
-    forward = 2 * (vision * patches + language * (len(prompt.input_ids) + group * new_tokens))
+    """
+    Seconds that the floating-point operations of every distinct token take, each computed once, at the machine's
+    matrix-product rate: its products with the weights, and its attention to what it sees (two products a pair).
+    """
+    model, group = tgrpo.model.model, tgrpo.num_generations
     contrast = tgrpo.args.contrast_generations(group)
-    prompts = 2 * (vision * patches + language * len(prompt.input_ids))
-    rollouts = 2 * prompts + 2 * language * (group + contrast) * new_tokens
+    encoded = tgrpo.batch_loader.load([tgrpo.bench_row], 0, 1, 1, 1)[0].encoded
+    prompt, patches = len(encoded.input_ids), len(encoded.features["pixel_values_videos"])
+
+    def weights(module, *without):
+        return sum(p.numel() for name, p in module.named_parameters() if not any(each in name for each in without))
+
+    text, vision = model.config.text_config, model.config.vision_config
+    token = 2 * weights(model.language_model, "embed_tokens")
+    pair = 4 * text.num_hidden_layers * text.hidden_size
+
+    def completions(rows):
+        return rows * (new_tokens * token + (new_tokens * prompt + causal(new_tokens)) * pair)
+
+    per_frames = patches // encoded.features["video_grid_thw"][0, 0].item()  # patches of one temporal patch
+    window = (vision.window_size // vision.patch_size) ** 2
+    seen = sum(per_frames if layer in vision.fullatt_block_indexes else window for layer in range(vision.depth))
+    tower = 2 * (patches * weights(model.visual, "merger") + patches // 4 * weights(model.visual.merger))
+    tower += 4 * vision.hidden_size * patches * seen
+    once = tower + prompt * token + causal(prompt) * pair
+    forward = once + completions(group)
+    rollouts = 2 * once + completions(group + contrast)
     return {
         "rollouts": rollouts / rate,
         "log-probabilities": 2 * forward / rate,
