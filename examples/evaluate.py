@@ -13,7 +13,8 @@ Evaluates a video-language model on a benchmark, also on frames whose order is s
     # how much of the score needs the order of the frames, motion, or a video at all?
     ... --control shuffled reversed single-frame text-only
 
-Another start goes on where the last one stopped, or asks more on top, and the figures are of all answers. The last line says where the results are: `Saved to runs/eval/mvbench.`
+Another start goes on where the last one stopped, or asks more on top, and the figures are of all answers. The last line says
+where the results are: `Saved to runs/eval/mvbench.`
 """
 
 # /// script
@@ -24,13 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import evaluation_report
-from run_data import expand_folders, expected_errors, stop, unreadable
+from run_data import expand_folders, expected_errors, print_look, stop, unreadable
 from run_model import BackendArguments, check_backend, open_backend, run_errors
 
 
 OF_BENCHMARKS = ("source", "revision", "subsets", "media_root")
 OF_RECORDS = ("data_files", "data_root", "drop_bad_records")
-NUM_READ = 8  # videos that a dry run decodes; all others are only looked for
 
 
 @dataclass
@@ -140,19 +140,12 @@ def check(args, backend_args) -> None:
 
 def look(questions, settings) -> int:
     """Prints what would be asked and which videos are missing; the exit code."""
-    from collections import Counter
-
     from videor1_trl import load_video
 
     videos = {str(question.video): question.video for question in questions if question.video is not None}
-    problems = unreadable(videos.values(), lambda source: load_video(source, **settings.video_settings), NUM_READ)
-    print(f"{len(questions):,} questions on {len(videos):,} videos")
-    for task, count in sorted(Counter(question.task for question in questions).items()):
-        print(f"  {task}: {count:,}")
-    for problem in problems[:10]:
-        print(f"problem: {problem}")
-    print(f"Problems: {len(problems):,}." if problems else "Every video is there; the first of them can be read.")
-    return int(bool(problems))
+    problems = unreadable(videos.values(), lambda source: load_video(source, **settings.video_settings))
+    asked = f"{len(questions):,} questions on {len(videos):,} videos"
+    return print_look(asked, [question.task for question in questions], problems, "video")
 
 
 def main():
@@ -180,11 +173,11 @@ def main():
             identity={"benchmark": name, "questions": fingerprint(all_questions)},
             retry_errors=args.retry_errors,
         )
-        missing = evaluation.read_answers(questions, journal, args.control)[1]
+        answers, _ = evaluation.read_answers(all_questions, journal, list(evaluation.CONTROLS))
+    missing = evaluation.count_missing(questions, answers, args.control)
     if missing:
         print(f"This process is done; {missing:,} answers are still to come from others.")
         return
-    answers, _ = evaluation.read_answers(all_questions, journal, list(evaluation.CONTROLS))
     about = {
         "benchmark": name,
         "source": args.dataset or args.source or BENCHMARKS[name].hub_id,

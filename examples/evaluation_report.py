@@ -21,13 +21,17 @@ def interval(estimate: dict[str, Any]) -> str:
     return f"{100 * estimate['low']:.1f}..{100 * estimate['high']:.1f}"
 
 
-def print_summary(summary: dict[str, Any]) -> None:
-    """Scores, tasks, controls and what is wrong with the outputs, as tables; all figures in percent."""
+def wide_console():
+    """For tables: as wide as the terminal, or wide enough for them in a log file."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:  # a log file
-        console = Console(highlight=False, width=WIDTH)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Scores, tasks, controls and what is wrong with the outputs, as tables; all figures in percent."""
+    console = wide_console()
     console.print(_scores(summary))
     console.print(_parts("By task", summary["tasks"], summary["controls"]))
     for name, parts in summary["groups"].items():

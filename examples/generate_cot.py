@@ -1,5 +1,5 @@
 """
-Writes the rationales of a cold start: a model answers records whose answer is known, and where it is right its thoughts are kept.
+Writes the rationales of a cold start: a model answers records whose answer is known; where it is right its thoughts are kept.
 
     # the model of `make demo` on its own training records; two CPU cores, seconds
     python examples/generate_cot.py --config examples/configs/toy_cot.yaml
@@ -25,20 +25,18 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from evaluation_report import wide_console
 from run_data import (
     RecordArguments,
     check_arguments,
     expand_folders,
     expected_errors,
     load_records,
+    print_look,
     stop,
     unreadable,
 )
 from run_model import BackendArguments, check_backend, open_backend, run_errors
-
-
-NUM_READ = 8  # videos and images that a dry run decodes; all others are only looked for
-WIDTH = 110  # of the table in a log file
 
 
 @dataclass
@@ -93,31 +91,20 @@ def check(data_args, args, backend_args) -> None:
 
 def look(dataset, settings) -> int:
     """Prints what would be asked and which media are missing; the exit code."""
-    from collections import Counter
-
     from videor1_trl import load_image, load_video
 
     videos = dict.fromkeys(path for path in dataset["video"] if path)
     images = dict.fromkeys(path for path in dataset["image"] if path)
-    problems = unreadable(videos, lambda source: load_video(source, **settings.video_settings), NUM_READ)
-    problems += unreadable(images, load_image, NUM_READ)
-    print(f"{len(dataset):,} records, {len(videos):,} videos, {len(images):,} images")
-    for problem_type, count in sorted(Counter(dataset["problem_type"]).items()):
-        print(f"  {problem_type}: {count:,}")
-    for problem in problems[:10]:
-        print(f"problem: {problem}")
-    print(f"Problems: {len(problems):,}." if problems else "Every file is there; the first of them can be read.")
-    return int(bool(problems))
+    problems = unreadable(videos, lambda source: load_video(source, **settings.video_settings))
+    problems += unreadable(images, load_image)
+    asked = f"{len(dataset):,} records, {len(videos):,} videos, {len(images):,} images"
+    return print_look(asked, dataset["problem_type"], problems, "file")
 
 
 def print_summary(summary) -> None:
     """What was kept and why the rest was not, by problem type, as a table of records."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a log file
-        console = Console(highlight=False, width=WIDTH)
     title = f"{summary['records']:,} records, {summary['completions']:,} completions"
     if summary["mean_tokens"] is not None:
         title += f" of {summary['mean_tokens']:.0f} tokens on average"
@@ -136,6 +123,7 @@ def print_summary(summary) -> None:
         )
         if name == list(summary["problem_types"])[-1]:
             table.add_section()
+    console = wide_console()
     console.print(table)
     for error in summary["first_errors"]:
         console.print(f"  error: {error}", soft_wrap=True, markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +60,9 @@ class DataArguments(RecordArguments):
 
 def stop(message: str):
     """Ends the run for what every process finds: one message from the main process, no traceback."""
-    raise SystemExit(f"{Path(sys.argv[0]).name}: {message}" if int(os.environ.get("RANK", "0")) == 0 else 1)
+    if int(os.environ.get("RANK", "0")):
+        raise SystemExit(1)
+    stop_process(message)
 
 
 def stop_process(message: str):
@@ -107,8 +110,8 @@ def load_records(data_args, source: str, *, hub: bool = True):
     )
 
 
-def unreadable(sources, load, num_read: int) -> list[str]:
-    """What is wrong with media: each is looked for, and so many of the first are read by `load`."""
+def unreadable(sources, load, num_read: int = 8) -> list[str]:
+    """What is wrong with media, in a dry run: each is looked for, and so many of the first are read by `load`."""
     from tqdm.auto import tqdm
 
     from videor1_trl import MediaError
@@ -124,6 +127,17 @@ def unreadable(sources, load, num_read: int) -> list[str]:
             except MediaError as error:
                 problems.append(str(error))
     return problems
+
+
+def print_look(asked: str, parts: list[str], problems: list[str], file: str) -> int:
+    """Prints what a dry run has found: what would be asked, how much of each part, and what is wrong; the exit code."""
+    print(asked)
+    for part, count in sorted(Counter(parts).items()):
+        print(f"  {part}: {count:,}")
+    for problem in problems[:10]:
+        print(f"problem: {problem}")
+    print(f"Problems: {len(problems):,}." if problems else f"Every {file} is there; the first of them can be read.")
+    return int(bool(problems))
 
 
 def load_both(data_args):

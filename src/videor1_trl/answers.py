@@ -73,21 +73,21 @@ def _choice(text: str, options: Sequence[str] = ()) -> str:
 
     What follows the letter may be the text of that option, whatever it holds; in other text a lone letter is another choice.
     """
+    letter, rest = _label(text)
+    if letter:
+        repeated = [(label, words.casefold()) for label, words in map(_label, options)]
+        if (letter, rest.casefold()) in repeated:
+            return letter
+        if all(other.upper() == letter for other in _LONE_LETTER.findall(rest)):
+            return letter
+    return " ".join(text.split()).casefold()
+
+
+def _label(text: str) -> tuple[str, str]:
+    """The letter that a text begins with, in upper case, and what follows it; no letter where there is none."""
     text = " ".join(text.split())
     label = _CHOICE.fullmatch(text)
-    if label is not None:
-        letter, rest = (label[1] or label[2]).upper(), label[3].strip().casefold()
-        if any(rest == option_text for option_letter, option_text in map(_label, options) if option_letter == letter):
-            return letter
-        if all(other.upper() == letter for other in _LONE_LETTER.findall(label[3])):
-            return letter
-    return text.casefold()
-
-
-def _label(option: str) -> tuple[str, str]:
-    """An option's letter and its text, without regard to case and white space; no letter where it has none."""
-    label = _CHOICE.fullmatch(" ".join(option.split()))
-    return ((label[1] or label[2]).upper(), label[3].strip().casefold()) if label else ("", "")
+    return ((label[1] or label[2]).upper(), label[3].strip()) if label else ("", text)
 
 
 def _released_same_choice(gold: str, answer: str) -> float:

@@ -218,13 +218,11 @@ def _record_question(row: dict[str, Any], number: int) -> Question:
 # --- one function per benchmark: (row, config, number, root) -> question --------------------------------------------
 
 
-def _choice(task: str, key: Any, problem: str, options: Sequence[str], gold: str, **more: Any) -> Question:
-    """A multiple-choice question, whose gold is the letter of an option."""
-    return _lettered_choice(task, key, problem, lettered(options), gold, **more)
-
-
-def _lettered_choice(task: str, key: Any, problem: str, lines: list[str], gold: str, **more: Any) -> Question:
-    """The same of options that have their letters, some of which may be missing."""
+def _choice(
+    task: str, key: Any, problem: str, options: Sequence[str] | dict[str, str | None], gold: str, **more: Any
+) -> Question:
+    """A multiple-choice question, whose gold is the letter of an option; a dict has the options' letters as its keys."""
+    lines = lettered(options) if not isinstance(options, dict) else _present(options)
     if gold not in [line[0] for line in lines]:
         raise ValueError(f"the answer {gold!r} is the letter of none of the options {lines}")
     return Question(str(key), task, problem, "multiple choice", gold, tuple(lines), **more)
@@ -240,6 +238,11 @@ def lettered(options: Sequence[str]) -> list[str]:
     if all(re.match(rf"{letter}[.:)]", option) for letter, option in zip(LETTERS, options, strict=False)):
         return list(options)
     return [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+
+
+def _present(options: dict[str, str | None]) -> list[str]:
+    """Options by their letters, without the empty ones; the others keep theirs."""
+    return [f"{letter}. {text}" for letter, text in sorted(options.items()) if text not in (None, "")]
 
 
 def letter_of(answer: str, options: Sequence[str]) -> str:
@@ -288,11 +291,9 @@ def _mmvu(row: dict[str, Any], config: str, number: int, root: Path) -> Question
         return None
     found = re.search(r"videos/.+", row["video"])  # the column may be a URL
     video = found[0] if found else row["video"]
-    options = [f"{letter}. {text}" for letter, text in sorted(row["choices"].items()) if text not in (None, "")]
     more = {"video": str(root / video), "cluster": video}
-    return _lettered_choice(
-        Path(video).parent.name, row["id"], row["question"], options, row["answer"].strip(), **more
-    )
+    task, gold = Path(video).parent.name, row["answer"].strip()
+    return _choice(task, row["id"], row["question"], row["choices"], gold, **more)
 
 
 def _mvbench(row: dict[str, Any], config: str, number: int, root: Path) -> Question:
@@ -346,9 +347,8 @@ def _video_holmes(row: dict[str, Any], config: str, number: int, root: Path) -> 
     name = str(row["video ID"])
     names = [f"{folder}{name}{suffix}" for folder in ("videos_cropped/", "videos/", "") for suffix in VIDEO_SUFFIXES]
     video = _first([*(root / each for each in names), *(root / "Benchmark" / each for each in names)])
-    options = [f"{letter}. {text}" for letter, text in sorted(row["Options"].items()) if text not in (None, "")]
     key, more = f"{name}/{row['Question ID']}", {"video": str(video), "cluster": name}
-    return _lettered_choice(row["Question Type"], key, row["Question"], options, row["Answer"].strip(), **more)
+    return _choice(row["Question Type"], key, row["Question"], row["Options"], row["Answer"].strip(), **more)
 
 
 def _first(paths: list[Path]) -> Path:

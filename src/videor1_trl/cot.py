@@ -259,7 +259,7 @@ def write_rationales(
     entries = [each for key, each in journal.entries().items() if int(key.partition("/")[0]) in verdicts]
     tokens = [entry["num_tokens"] for entry in entries if entry["num_tokens"] is not None]
     by_type: dict[str, list[Verdict]] = {}
-    for place, problem_type in zip(verdicts, _column(dataset.select(verdicts), "problem_type"), strict=True):
+    for place, problem_type in zip(verdicts, dataset.select(verdicts)["problem_type"], strict=True):
         by_type.setdefault(problem_type, []).append(verdicts[place])
     summary = {
         **about,
@@ -298,14 +298,14 @@ class _Records:
         if num_samples < 1:
             raise ValueError(f"num_samples ({num_samples}) must be at least 1.")
         self.dataset, self.num_samples = dataset, num_samples
-        self.solutions, self.problem_types = _column(dataset, "solution"), _column(dataset, "problem_type")
-        self.options = _column(dataset, "options") if "options" in dataset.column_names else [None] * len(dataset)
+        self.solutions, self.problem_types = dataset["solution"][:], dataset["problem_type"][:]
+        self.options = dataset["options"][:] if "options" in dataset.column_names else [None] * len(dataset)
         self.places = self._beside_their_video(drawn(dataset, limit))
 
     def _beside_their_video(self, places: list[int]) -> list[int]:
         """Records of one video one after the other, so that it is decoded once."""
         names = self.dataset.column_names
-        videos = _column(self.dataset, "video") if "video" in names else [None] * len(self.dataset)
+        videos = self.dataset["video"][:] if "video" in names else [None] * len(self.dataset)
         first: dict[Any, int] = {}
         return sorted(places, key=lambda place: first.setdefault(str(videos[place] or place), place))
 
@@ -332,20 +332,13 @@ def _key(place: int, sample: int) -> str:
     return f"{place}/{sample}"
 
 
-def _column(dataset: Dataset, name: str) -> list[Any]:
-    return list(dataset.select_columns([name])[:][name])
-
-
 def _thought(text: str) -> str | None:
     """What the text's first `<think>...</think>` holds, as it is; `None` where that is nothing or holds a tag."""
     match = _THOUGHT.search(text)
-    if (
-        match is None
-        or not match[1].strip()
-        or any(tag in match[1] for tag in (THINK_OPEN, ANSWER_OPEN, ANSWER_CLOSE))
-    ):
-        return None
-    return match[1]
+    found = match[1] if match else ""
+    return (
+        found if found.strip() and not any(tag in found for tag in (THINK_OPEN, ANSWER_OPEN, ANSWER_CLOSE)) else None
+    )
 
 
 def _num_tokens(entry: dict[str, Any]) -> int:
@@ -370,9 +363,8 @@ def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 def _kept_records(dataset: Dataset, verdicts: dict[int, Verdict]) -> Iterator[dict[str, Any]]:
     for place in sorted(verdicts):
         if verdicts[place].process is not None:
-            record = _record(dataset[place]) | {"process": verdicts[place].process}
-            record.pop("completion", None)
-            yield record
+            record = {name: value for name, value in _record(dataset[place]).items() if name != "completion"}
+            yield record | {"process": verdicts[place].process}
 
 
 def _record(row: dict[str, Any]) -> dict[str, Any]:

@@ -124,11 +124,11 @@ def _jackknife(
     for stratum, weight in weights:
         shares[stratum] += weight
     each = [str(place) for place in range(len(values))]
-    return value, max(_left_out(values, groups, strata, shares, value) for groups in (clusters, each))
+    return value, max(_left_out(values, groups, strata, shares) for groups in (clusters, each))
 
 
 def _left_out(
-    values: Sequence[float], groups: Sequence[str], strata: Sequence[str], shares: dict[str, float], value: float
+    values: Sequence[float], groups: Sequence[str], strata: Sequence[str], shares: dict[str, float]
 ) -> float:
     """The jackknife's variance of a mean of strata with such shares, groups of questions left out one by one."""
     sums: dict[str, float] = defaultdict(float)

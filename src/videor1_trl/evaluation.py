@@ -137,16 +137,29 @@ def read_answers(
     """
     entries = journal.entries()
     answers: dict[str, dict[str, Answered]] = {condition: {} for condition in (ORDERED, *controls)}
-    missing = 0
     for question in questions:
-        for condition in (ORDERED, *(controls if question.video is not None else ())):
+        for condition in _conditions(question, controls):
             entry = entries.get(f"{condition}:{question.key}")
-            if entry is None:
-                missing += 1
-                continue
-            found = NOTHING if entry["text"] is None else score(question, entry["text"])
-            answers[condition][question.key] = Answered(entry, found)
-    return answers, missing
+            if entry is not None:
+                found = NOTHING if entry["text"] is None else score(question, entry["text"])
+                answers[condition][question.key] = Answered(entry, found)
+    return answers, count_missing(questions, answers, controls)
+
+
+def count_missing(
+    questions: Sequence[Question], answers: dict[str, dict[str, Answered]], controls: Sequence[str] = ()
+) -> int:
+    """How many answers to these questions, on ordered frames and under these controls, are not among those read."""
+    return sum(
+        question.key not in answers[condition]
+        for question in questions
+        for condition in _conditions(question, controls)
+    )
+
+
+def _conditions(question: Question, controls: Sequence[str]) -> tuple[str, ...]:
+    """What a question is asked under: only one with a video under controls."""
+    return (ORDERED, *(controls if question.video is not None else ()))
 
 
 def summarise(questions: Sequence[Question], answers: dict[str, dict[str, Answered]]) -> dict[str, Any]:
@@ -160,10 +173,11 @@ def summarise(questions: Sequence[Question], answers: dict[str, dict[str, Answer
         answers (`dict`): as from [`read_answers`].
 
     Returns:
-        `dict` with `questions`, `videos` (how many there are), `chance`, `scores` (`official` and `video_r1`, see [`named_weights`]), `tasks` and
-        `groups` (the benchmark's own rule), `outputs` per condition (`errors`, `cut_off`, `no_answer`, `mean_tokens`), and
-        `controls`: per control its `scores` on the questions that it was asked, the ordered `scores` on the same, their paired
-        `difference`, and the `share_above_chance` of the official score that it takes away (`None` at or below chance).
+        `dict` with `questions` and `videos` (how many), `chance`, `scores` (`official` and `video_r1`, see
+        [`named_weights`]), `tasks` and `groups` (the benchmark's own rule), `outputs` per condition (`errors`, `cut_off`,
+        `no_answer`, `mean_tokens`), and `controls`: per control its `scores` on the questions that it was asked, the ordered
+        `scores` on the same, their paired `difference`, and the `share_above_chance` of the official score that it takes
+        away (`None` at or below chance).
     """
     asked = [question for question in questions if question.key in answers[ORDERED]]
     if not asked:

@@ -21,7 +21,8 @@ def accuracy_reward(completions, solution=None, problem_type=None, **kwargs) -> 
     How right the first `<answer>...</answer>` of each completion is, by the row's own problem type.
 
     - "multiple choice": 1.0 for the same letter, else 0.0. "b", "(B)", "B." and "B. left" all name B; an answer that
-      names two options is wrong, unless it repeats one of the row's `options`. A gold without a letter is compared without regard to case and white space.
+      names two options is wrong, unless it repeats one of the row's `options`. A gold without a letter is compared
+      without regard to case and white space.
     - "numerical": 1.0 if both numbers agree after rounding to 2 decimals, else 0.0. Commas may set off groups of
       digits ("1,000"); a unit must be the gold's, of which only "%" or a currency sign may be left out.
     - "OCR": 1 - word error rate, at least 0.

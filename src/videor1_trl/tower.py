@@ -183,12 +183,7 @@ class Tower:
             yield {key: value.to(device, non_blocking=True) for key, value in collate_features(prompts).items()}
             return
         every, media, indices = found
-        if (
-            keep
-            and media
-            and self._one_by_one
-            and self._encode([medium for medium in media if medium.output is None], device)
-        ):
+        if keep and media and self._encode(media, device):
             yield {"mm_encoder_outputs": _outputs(every, media, indices)}
         elif len(every) == len(media) or not self._one_by_one:
             yield _joined(every, device)
@@ -198,8 +193,12 @@ class Tower:
 
     @torch.no_grad()
     def _encode(self, media: list[Medium], device: torch.device) -> bool:
-        for kind in dict.fromkeys(medium.kind for medium in media):
-            chosen = [medium for medium in media if medium.kind == kind]
+        """Whether each medium has an output of its own now; nothing is tried again where that could not be."""
+        if not self._one_by_one:
+            return False
+        lacking = [medium for medium in media if medium.output is None]
+        for kind in dict.fromkeys(medium.kind for medium in lacking):
+            chosen = [medium for medium in lacking if medium.kind == kind]
             method, inputs = getattr(self._owner, f"get_{kind}_features"), _joined(chosen, device)
             with self._autocast():
                 found = method(**_known(method, inputs), return_dict=True)
