@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +15,7 @@ import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+from stand_in_server import Server  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -61,6 +63,38 @@ def media(tmp_path_factory):
     image = folder / "image.png"
     Image.fromarray(tiny.colour_frames(9)[0]).save(image)
     return {"videos": videos, "image": str(image), "folder": folder}
+
+
+@pytest.fixture
+def serve():
+    """`serve(answer)`: a running [`stand_in_server.Server`]."""
+    servers = []
+
+    def start(answer):
+        servers.append(Server(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """`run_script(script, arguments, defaults)`: what an example prints; defaults are for flags that arguments lack."""
+
+    def call(script, arguments, defaults):
+        arguments = list(map(str, arguments))
+        for name, value in defaults.items():
+            if name not in arguments:
+                arguments += [name, str(value)]
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *arguments])
+        capsys.readouterr()
+        script.main()
+        return capsys.readouterr().out
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """How the tests make rows, trainers and rollouts."""
 
+import pytest
 from datasets import Dataset
 
-from videor1_trl import TGRPOConfig, TGRPOTrainer
+from videor1_trl import TGRPOConfig, TGRPOTrainer, VideoSFTConfig
 
 
 def row(text="which way?", *, video=None, image=None, **columns):
@@ -19,6 +20,13 @@ def row(text="which way?", *, video=None, image=None, **columns):
 def parity(completions, **kwargs):
     """An accuracy that varies by itself: whether the text has an odd number of characters."""
     return [float(len(completion[0]["content"]) % 2) for completion in completions]
+
+
+def refused(run, *arguments):
+    """What a script says that ends at once."""
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    return str(stopped.value)
 
 
 class Scripted:
@@ -57,6 +65,26 @@ def config(folder, **overrides):
         "beta": 0.0,
     }
     return TGRPOConfig(**{**settings, **overrides})
+
+
+def sft_config(folder, **overrides):
+    chosen = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 3,
+        "max_steps": 1,
+        "logging_steps": 1,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "activation_checkpointing": False,
+        "video_max_pixels": 28 * 28 * 2,
+    }
+    return VideoSFTConfig(**{**chosen, **overrides})
 
 
 def trainer(tiny_model, rows, folder, reward_funcs=parity, *, model=None, eval_rows=None, options=None, **overrides):

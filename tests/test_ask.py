@@ -1,45 +1,25 @@
 """`examples/ask.py` on tiny models: what it prints and draws, and what it says to those who call it wrongly."""
 
-import sys
-from pathlib import Path
-
+import ask
 import numpy as np
 import pytest
 import tiny
 import torch
+from helpers import refused
 from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from videor1_trl import load_video, make_prompt, reverse_frames, toy
 
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-
-import ask  # noqa: E402
-
-
 @pytest.fixture
-def run(monkeypatch, capsys, models):
+def run(run_script, models):
     """`run(*arguments)`: what the script prints, on the tiny Qwen2.5-VL unless a model is named."""
 
     def call(*arguments):
-        arguments = list(map(str, arguments))
-        if "--model_name_or_path" not in arguments:
-            arguments += ["--model_name_or_path", models().path]
-        if "--max_new_tokens" not in arguments:
-            arguments += ["--max_new_tokens", "6"]
-        monkeypatch.setattr(sys, "argv", ["ask.py", *arguments])
-        capsys.readouterr()
-        ask.main()
-        return capsys.readouterr().out
+        return run_script(ask, arguments, {"--model_name_or_path": models().path, "--max_new_tokens": 6})
 
     return call
-
-
-def refused(run, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        run(*arguments)
-    return str(stopped.value)
 
 
 @pytest.fixture

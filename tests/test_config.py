@@ -93,7 +93,6 @@ def test_contrast_rollouts_of_a_group(tmp_path, contrast, size, expected):
 def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
     """Every line of the YAML files is a field; the 7 B recipe is the paper's (this machine has no bf16)."""
     examples = Path(__file__).parent.parent / "examples"
-    monkeypatch.syspath_prepend(str(examples))
     import train_tgrpo
 
     flags = ["--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]
@@ -116,7 +115,6 @@ def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["video_r1_7b_sft", "toy_sft"])
 def test_recipes_of_the_cold_start_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
     examples = Path(__file__).parent.parent / "examples"
-    monkeypatch.syspath_prepend(str(examples))
     import train_sft
 
     flags = ["--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]

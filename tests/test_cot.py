@@ -9,13 +9,14 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import generate_cot
 import pytest
+from helpers import refused, sft_config
 from hypothesis import given
 from hypothesis import strategies as st
-from test_generation_server import completion as server_completion
-from test_generation_server import serve  # noqa: F401
+from stand_in_server import completion as server_completion
 
-from videor1_trl import VideoSFTConfig, VideoSFTTrainer, load_video_r1
+from videor1_trl import VideoSFTTrainer, load_video_r1
 from videor1_trl.cot import (
     REASONS,
     CotRules,
@@ -32,10 +33,6 @@ from videor1_trl.journal import read_lines
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import generate_cot  # noqa: E402
-
 
 GOOD = "<think>It goes left.</think> <answer>A</answer>"
 WRONG = "<think>It goes right.</think> <answer>B</answer>"
@@ -372,19 +369,7 @@ def test_the_kept_records_train_a_model(load, models, media, tmp_path):
         (tmp_path / "data" / f"{number}.mp4").write_bytes(Path(media["videos"][number]).read_bytes())
     journal = generate_rationales(dataset, Scripted(), tmp_path / "out", progress=False)
     write_rationales(dataset, read_rationales(dataset, journal)[0], journal, {})
-    args = VideoSFTConfig(
-        str(tmp_path / "sft"),
-        per_device_train_batch_size=4,
-        max_steps=1,
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_steps=1,
-        video_max_pixels=28 * 28,
-        dataloader_num_workers=0,
-    )
+    args = sft_config(tmp_path / "sft", per_device_train_batch_size=4, video_max_pixels=28 * 28)
     kept = load_video_r1(tmp_path / "out" / "records.jsonl", tmp_path / "data")
     trainer = VideoSFTTrainer(models().path, args, kept)
     trainer.train()
@@ -423,7 +408,7 @@ def test_a_models_completions_follow_from_seed_and_record_alone(toy_records, mod
     assert len(texts[0]) == 9 and texts[0]["0/0"] != texts[0]["0/1"]  # the missing video once, the others twice
 
 
-def test_a_server_thinks_for_us(toy_records, serve, tmp_path):  # noqa: F811
+def test_a_server_thinks_for_us(toy_records, serve, tmp_path):
     def answer(body, attempt):
         pictures = sum(part["type"] == "image_url" for part in body["messages"][-1]["content"])
         if pictures == 1:  # the image: thought in a field of its own, no usage, no reason to finish
@@ -449,11 +434,10 @@ def test_a_server_thinks_for_us(toy_records, serve, tmp_path):  # noqa: F811
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, models, toy_records, tmp_path):
+def run(run_script, models, toy_records, tmp_path):
     """`run(*arguments)`: what the script prints, on the tiny Qwen2.5-VL and the records where they say nothing else."""
 
     def call(*arguments):
-        arguments = list(map(str, arguments))
         defaults = {
             "--model_name_or_path": models().path,
             "--dataset": tmp_path / "data" / "train.json",
@@ -461,18 +445,12 @@ def run(monkeypatch, capsys, models, toy_records, tmp_path):
             "--max_new_tokens": 4,
             "--video_max_pixels": 28 * 28,
         }
-        for name, value in defaults.items():
-            if name not in arguments:
-                arguments += [name, str(value)]
-        monkeypatch.setattr(sys, "argv", ["generate_cot.py", *arguments])
-        capsys.readouterr()
-        generate_cot.main()
-        return capsys.readouterr().out
+        return run_script(generate_cot, arguments, defaults)
 
     return call
 
 
-def test_the_script_with_a_server_prints_what_was_kept_and_how_to_train_on_it(run, serve, tmp_path, capsys):  # noqa: F811
+def test_the_script_with_a_server_prints_what_was_kept_and_how_to_train_on_it(run, serve, tmp_path, capsys):
     def answer(body, attempt):
         pictures = [part for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
         return server_completion(WRONG if len(pictures) == 1 else GOOD)
@@ -495,7 +473,7 @@ def test_the_script_with_a_server_prints_what_was_kept_and_how_to_train_on_it(ru
     assert len(load_video_r1(kept, tmp_path / "data")) == 3
 
 
-def test_records_of_a_subfolder_are_found_by_the_flags_that_the_script_prints(run, serve, tmp_path):  # noqa: F811
+def test_records_of_a_subfolder_are_found_by_the_flags_that_the_script_prints(run, serve, tmp_path):
     data = tmp_path / "data"
     server = serve(lambda body, attempt: server_completion(GOOD))
     flags = ["--backend", "server", "--base_url", server.url, "--model_name_or_path", "tiny"]
@@ -551,9 +529,7 @@ def test_recipes_parse(name):
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(run, arguments, message):
-    with pytest.raises(SystemExit) as stopped:
-        run(*arguments)
-    said = str(stopped.value)
+    said = refused(run, *arguments)
     assert said.startswith("generate_cot.py: ") and message in said and "\n" not in said
 
 

@@ -7,17 +7,16 @@ import sys
 from pathlib import Path
 
 import benchmark_files
+import evaluate
 import pytest
 import tiny
+from helpers import refused
 from PIL import Image
 
 from videor1_trl.journal import read_lines
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import evaluate  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +25,10 @@ def holmes(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, models, holmes, tmp_path):
+def run(run_script, models, holmes, tmp_path):
     """`run(*arguments)`: what the script prints; on the tiny Qwen2.5-VL and Video-Holmes where they say nothing else."""
 
     def call(*arguments):
-        arguments = list(map(str, arguments))
         defaults = {
             "--model_name_or_path": models().path,
             "--output_dir": tmp_path / "out",
@@ -39,21 +37,9 @@ def run(monkeypatch, capsys, models, holmes, tmp_path):
         }
         if "--dataset" not in arguments:
             defaults |= {"--benchmark": "video-holmes", "--source": holmes}
-        for name, value in defaults.items():
-            if name not in arguments:
-                arguments += [name, str(value)]
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-        capsys.readouterr()
-        evaluate.main()
-        return capsys.readouterr().out
+        return run_script(evaluate, arguments, defaults)
 
     return call
-
-
-def refused(run, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        run(*arguments)
-    return str(stopped.value)
 
 
 def test_tables_files_and_picture_of_a_run_with_controls(run, tmp_path):

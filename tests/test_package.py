@@ -127,7 +127,6 @@ def commands_of_the_readme():
 @pytest.mark.parametrize("script, arguments", commands_of_the_readme(), ids=lambda each: str(each)[:40])
 def test_commands_of_the_readme_are_ones_that_the_scripts_take(script, arguments, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     parser = importlib.import_module(script).make_parser()
     if script.startswith("train"):
         arguments = [*arguments, "--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]

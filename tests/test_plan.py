@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import dry_run
 import helpers
 import pytest
 import tiny
@@ -21,11 +22,6 @@ from videor1_trl import TGRPOConfig, load_video_r1, plan
 from videor1_trl.memory import count_parameters
 from videor1_trl.plan import plan_run
 from videor1_trl.plan_model import Findings, empty_model, plan_model
-
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-
-import dry_run  # noqa: E402
 
 
 def args_of(folder, **overrides):

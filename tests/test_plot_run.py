@@ -3,19 +3,13 @@
 import doctest
 import json
 import sys
-from pathlib import Path
 
+import plot_run
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import plot_run  # noqa: E402
-from plot_run import Panel, Smoothing  # noqa: E402
+from plot_run import Panel, Smoothing
 
 
 def entries(steps, **metrics):

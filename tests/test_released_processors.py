@@ -8,9 +8,10 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
+from helpers import sft_config
 from transformers import AutoProcessor, Qwen2VLImageProcessor
 
-from videor1_trl import VideoSFTConfig, VideoSFTTrainer
+from videor1_trl import VideoSFTTrainer
 from videor1_trl.generation import GenerationRequest, GenerationSettings, make_backend
 
 
@@ -50,17 +51,7 @@ def test_such_a_checkpoint_answers_and_trains(released, models, media, tmp_path)
     texts = [next(iter(backend.generate([request]))).text for backend in backends]
     assert texts[0] is not None and texts[0] == texts[1]
     row = {"prompt": request.prompt, "completion": "<think>x</think>\n<answer>A</answer>", "video": media["videos"][0]}
-    args = VideoSFTConfig(
-        str(tmp_path / "out"),
-        per_device_train_batch_size=1,
-        max_steps=1,
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-        video_max_pixels=28 * 28,
-        dataloader_num_workers=0,
-    )
+    args = sft_config(tmp_path / "out", per_device_train_batch_size=1, video_max_pixels=28 * 28)
     trainer = VideoSFTTrainer(released, args, Dataset.from_list([row]))
     trainer.train()
     trainer.save_model(str(tmp_path / "out"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from helpers import row
+from helpers import row, sft_config
 from peft import LoraConfig
 
 from videor1_trl import TGRPOTrainer, VideoSFTConfig, VideoSFTTrainer, load_video_r1
@@ -37,30 +37,10 @@ def mixed(media):
     ]
 
 
-def settings(folder, **overrides):
-    chosen = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 3,
-        "max_steps": 1,
-        "logging_steps": 1,
-        "learning_rate": 1e-2,
-        "lr_scheduler_type": "constant",
-        "bf16": False,
-        "use_cpu": True,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "dataloader_num_workers": 0,
-        "activation_checkpointing": False,
-        "video_max_pixels": 28 * 28 * 2,
-    }
-    return VideoSFTConfig(**{**chosen, **overrides})
-
-
 def make(tiny_model, rows, folder, *, model=None, eval_rows=None, options=None, **overrides):
     return VideoSFTTrainer(
         model=model or tiny_model.path,
-        args=settings(folder, **overrides),
+        args=sft_config(folder, **overrides),
         train_dataset=Dataset.from_list(rows) if isinstance(rows, list) else rows,
         eval_dataset=Dataset.from_list(eval_rows) if eval_rows else None,
         **(options or {}),
@@ -352,10 +332,10 @@ def test_a_row_that_cannot_be_trained_on_is_named_or_skipped(models, tmp_path, c
 def test_data_without_rationales_is_refused_before_the_model_is_loaded(tmp_path):
     without = Dataset.from_list([row("a?")])
     with pytest.raises(ValueError, match="train_dataset has no column 'process'"):
-        VideoSFTTrainer("no/model", settings(tmp_path), without)
+        VideoSFTTrainer("no/model", sft_config(tmp_path), without)
     some = Dataset.from_list([record("a?", problem_id=1), record("b?", process=None, problem_id=2)])
     with pytest.raises(ValueError, match=r"1 of 2 rows have no 'process', the first is row 1: .*problem_id 2"):
-        VideoSFTTrainer("no/model", settings(tmp_path), some)
+        VideoSFTTrainer("no/model", sft_config(tmp_path), some)
 
 
 @pytest.mark.parametrize(
@@ -371,13 +351,13 @@ def test_data_without_rationales_is_refused_before_the_model_is_loaded(tmp_path)
 )
 def test_settings_that_cannot_work_are_refused(tmp_path, overrides, error, message):
     with pytest.raises(error, match=re.escape(message)):
-        settings(tmp_path, **overrides)
+        sft_config(tmp_path, **overrides)
 
 
 @pytest.mark.parametrize("name", ["data_collator", "formatting_func"])
 def test_what_would_bypass_the_media_is_refused(tmp_path, name):
     with pytest.raises(NotImplementedError, match=f"{name} would bypass the media"):
-        VideoSFTTrainer("no/model", settings(tmp_path), Dataset.from_list([record()]), **{name: list})
+        VideoSFTTrainer("no/model", sft_config(tmp_path), Dataset.from_list([record()]), **{name: list})
 
 
 def test_every_changed_default_is_documented():

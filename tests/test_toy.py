@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_cold_start
 
 from videor1_trl import extract_answer, load_image, load_video, load_video_r1, toy
 from videor1_trl.prompts import make_prompt
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import toy_cold_start  # noqa: E402
 
 
 SCRIPT = EXAMPLES / "train_tgrpo.py"
