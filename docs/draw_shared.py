@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import torch  # noqa: E402
 from matplotlib.colors import ListedColormap, to_rgb  # noqa: E402
 
-from videor1_trl.packed_attention import visible  # noqa: E402
+from videor1_trl.sharing.attention import visible
 
 
 VIDEO, TEXT, COMPLETIONS = "#9aa5b1", "#52606d", ["#2a6fdb", "#e07a1f", "#2f9e62", "#a14fc0"]
@@ -49,15 +49,15 @@ def draw_mask(axes):
     axes.imshow(
         torch.where(seen, parts[:, None] + 1, 0), cmap=ListedColormap([to_rgb(c) for c in colours]), vmin=0, vmax=5
     )
-    axes.set_xlabel("is seen", fontsize=9)
-    axes.set_ylabel("sees", fontsize=9)
+    axes.set_xlabel("key token", fontsize=9)
+    axes.set_ylabel("query token", fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title("a completion sees the prompt and itself", fontsize=10)
 
 
 def main():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), width_ratios=[2, 1], layout="constrained", dpi=110)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), width_ratios=[2, 1], layout="constrained", dpi=200)
     draw_rows(left)
     draw_mask(right)
     figure.savefig("docs/shared.png")

@@ -3,22 +3,34 @@
 import os
 import random
 import sys
+import tempfile
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # where DeepSpeed is installed it would say what it has not found
+
+os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio_"))  # read at its import, which is TRL's
 
 import files  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 from PIL import Image  # noqa: E402
 from stand_in_server import Server  # noqa: E402
 
+from videor1_trl.media.limits import begin_readings  # noqa: E402
+
+
+collect_ignore = ["engines/run.py", "engines/resume.py", "engines/killed_records.py"]  # started as processes
 
 torch.set_num_threads(1)
+# No test is about time: on a busy machine any example may take long
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):
@@ -27,6 +39,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def uninterrupted():
+    """What a test interrupts in this process goes on behind it."""
+    yield
+    begin_readings()
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +108,7 @@ def run_script(monkeypatch, capsys):
         for name, value in defaults.items():
             if name not in arguments:
                 arguments += [name, str(value)]
-        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *arguments])
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__.rpartition('.')[2]}.py", *arguments])
         capsys.readouterr()
         script.main()
         return capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Media files that the tests make: videos of every kind, whole, cut and remuxed."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -42,6 +43,15 @@ def remux(source, path, keep=lambda packet: True, shift=0, options=None):
                 packet.stream = stream
                 new.mux(packet)
     return path
+
+
+def set_matrix(path, right, right_to_down, down_to_right, down):
+    """Writes a display matrix of these four numbers into the track header (ISO 14496-12, 8.3.2) of an mp4."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    rows = [right << 16, right_to_down << 16, 0, down_to_right << 16, down << 16, 0, 0, 0, 1 << 30]
+    data[place : place + 36] = struct.pack(">9i", *rows)
+    path.write_bytes(data)
 
 
 def full_decode(path):

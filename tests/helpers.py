@@ -4,6 +4,9 @@ import pytest
 from datasets import Dataset
 
 from videor1_trl import TGRPOConfig, TGRPOTrainer, VideoSFTConfig
+from videor1_trl.contrast import shuffle_frames
+from videor1_trl.data.batch import BatchLoader
+from videor1_trl.media.video import load_video
 
 
 def row(text="which way?", *, video=None, image=None, **columns):
@@ -107,3 +110,24 @@ def rollouts(tgrpo):
 def logged(tgrpo, key):
     """The values of a metric in the order they were logged."""
     return [entry[key] for entry in tgrpo.state.log_history if key in entry]
+
+
+class CountingLoader:
+    def __init__(self):
+        self.sources = []
+
+    def __call__(self, source, **settings):
+        self.sources.append(source)
+        return load_video(source, **settings)
+
+
+def loader(model, **settings):
+    return BatchLoader(
+        model.processor,
+        **{
+            "load_video": load_video,
+            "contrast": shuffle_frames,
+            "encode_settings": {"video_max_pixels": 1568},
+            **settings,
+        },
+    )

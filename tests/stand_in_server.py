@@ -19,7 +19,7 @@ class Server:
                 text = str(body["messages"][-1]["content"])
                 with lock:
                     self.bodies.append(body)
-                    self.headers.append(dict(handler.headers))
+                    self.headers.append(handler.headers)  # in whose names case does not count
                     self.attempts[text] = self.attempts.get(text, 0) + 1
                     self.under_way += 1
                     self.most_under_way = max(self.most_under_way, self.under_way)

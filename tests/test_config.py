@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import config
 from transformers import HfArgumentParser
 from trl import GRPOConfig
 
 from videor1_trl import TGRPOConfig
-from videor1_trl.video_arguments import VideoArguments
+from videor1_trl.media.settings import FrameSettings, VideoArguments
 
 
 OWN = {name: f for name, f in TGRPOConfig.__dataclass_fields__.items() if name not in GRPOConfig.__dataclass_fields__}
@@ -17,7 +18,7 @@ OWN = {name: f for name, f in TGRPOConfig.__dataclass_fields__.items() if name n
 
 def documented():
     """name -> its paragraph in the class docstrings."""
-    docstrings = TGRPOConfig.__doc__, VideoArguments.__doc__
+    docstrings = TGRPOConfig.__doc__, VideoArguments.__doc__, FrameSettings.__doc__
     paragraphs = [each for text in docstrings for each in re.split(r"\n\s{8}(?=\w+ \(`)", text)[1:]]
     return {paragraph.split(" ")[0]: " ".join(paragraph.split()) for paragraph in paragraphs}
 
@@ -75,10 +76,42 @@ def test_values_out_of_range_are_named(tmp_path, setting, value, message):
         config(tmp_path, **{setting: value})
 
 
-@pytest.mark.parametrize("setting", [{"use_vllm": True}, {"multi_objective_aggregation": "normalize_then_sum"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"vllm_model_impl": "transformers"},
+        {"multi_objective_aggregation": "normalize_then_sum"},
+    ],
+)
 def test_settings_that_cannot_work_are_refused_with_the_reason(tmp_path, setting):
     with pytest.raises(NotImplementedError, match=next(iter(setting))):
-        config(tmp_path, **setting)
+        config(tmp_path, use_vllm="multi_objective_aggregation" not in setting, **setting)
+    with pytest.raises(ValueError, match="vllm_max_logp_difference"):
+        config(tmp_path, use_vllm=True, vllm_max_logp_difference=0.0)
+
+
+@pytest.mark.parametrize("name", ["temperature", "seed", "n"])
+def test_what_would_part_sampler_and_learner_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"generation_kwargs has '{name}'"):
+        config(tmp_path, use_vllm=True, generation_kwargs={name: 1})
+    config(tmp_path, use_vllm=True, generation_kwargs={"frequency_penalty": 0.1})
+
+
+def test_the_recipe_with_a_server_is_that_of_the_paper_but_for_the_server():
+    folder = Path(__file__).parents[1] / "examples" / "configs"
+    served, paper = ((folder / f"{name}.yaml").read_text() for name in ("video_r1_7b_server", "video_r1_7b"))
+    found, expected = yaml.safe_load(served), yaml.safe_load(paper)
+    own = {key: found.pop(key) for key in list(found) if key.startswith(("vllm_", "use_vllm", "output_dir"))}
+    assert found == {key: value for key, value in expected.items() if key != "output_dir"}
+    assert own["use_vllm"] is True and own["vllm_mode"] == "server"
+    # room for the longest prompt with its completion, and for the rollouts of a step: 4 GPUs, 2 rows x 4, half as many contrasts
+    length = expected["max_prompt_length"] + expected["max_completion_length"]
+    rows = 4 * expected["per_device_train_batch_size"] * expected["gradient_accumulation_steps"]
+    assert f"--max-model-len {length} " in served and rows + rows // 2 <= 64 and "--max-num-seqs 64 " in served
+    starts = ("#   CUDA", "#       --", "#       examples")
+    commands = [line.removeprefix("#").strip() for line in served.splitlines() if line.startswith(starts)]
+    manual = (folder.parents[1] / "docs" / "vllm.md").read_text()
+    assert len(commands) == 6 and all(command in manual for command in commands)
 
 
 @pytest.mark.parametrize(
@@ -89,16 +122,13 @@ def test_contrast_rollouts_of_a_group(tmp_path, contrast, size, expected):
     assert config(tmp_path, num_contrast_generations=contrast).contrast_generations(size) == expected
 
 
-@pytest.mark.parametrize("name", ["video_r1_7b", "toy"])
+@pytest.mark.parametrize("name", ["video_r1_7b", "video_r1_7b_server", "toy"])
 def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
     """Every line of the YAML files is a field; the 7 B recipe is the paper's (this machine has no bf16)."""
-    examples = Path(__file__).parent.parent / "examples"
-    import train_tgrpo
+    from videor1_trl.scripts import train_tgrpo
 
     flags = ["--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]
-    script, _, args, model = train_tgrpo.make_parser().parse_args_and_config(
-        ["--config", str(examples / "configs" / f"{name}.yaml"), *flags]
-    )
+    script, _, args, model = train_tgrpo.make_parser().parse_args_and_config(["--config", name, *flags])
     assert args.num_generations == 8 and args.contrast_generations(8) == 4
     if name == "toy":
         assert script.dataset == "toy" and not args.gradient_checkpointing
@@ -114,13 +144,10 @@ def test_recipes_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["video_r1_7b_sft", "toy_sft"])
 def test_recipes_of_the_cold_start_parse_and_hold_what_they_say(name, tmp_path, monkeypatch):
-    examples = Path(__file__).parent.parent / "examples"
-    import train_sft
+    from videor1_trl.scripts import train_sft
 
     flags = ["--bf16", "False", "--use_cpu", "True", "--output_dir", str(tmp_path)]
-    data, _, args, model = train_sft.make_parser().parse_args_and_config(
-        ["--config", str(examples / "configs" / f"{name}.yaml"), *flags]
-    )
+    data, _, args, model = train_sft.make_parser().parse_args_and_config(["--config", name, *flags])
     if name == "toy_sft":
         assert data.dataset == "runs/toy/data/cold_start.json" and args.padding_free
         return

@@ -1,16 +1,30 @@
 """Contrasts keep the shape and the frames they should, and follow from the generator alone."""
 
+import functools
+import re
 from collections import Counter
 
 import pytest
 import torch
+from helpers import loader, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videor1_trl.contrast import freeze_frame, reverse_frames, shuffle_frames
+from videor1_trl.contrast import (
+    contrasted,
+    flip_frames,
+    freeze_frame,
+    get_contrast_by_column,
+    get_shuffle_around,
+    get_shuffle_clips,
+    reverse_frames,
+    shuffle_around,
+    shuffle_clips,
+    shuffle_frames,
+)
 
 
-CONTRASTS = (shuffle_frames, reverse_frames, freeze_frame)
+CONTRASTS = (shuffle_frames, reverse_frames, freeze_frame, flip_frames, shuffle_clips)
 
 
 def numbered(num_frames: int) -> torch.Tensor:
@@ -82,3 +96,137 @@ def test_freezing_shows_one_frame_and_any_of_them_over_time():
         assert len(set(numbers(frozen))) == 1 and frozen.is_contiguous()
         seen.update(numbers(frozen))
     assert seen == {0, 1, 2, 3}
+
+
+# Mirrored, by clips, around given seconds, by the row
+
+
+def test_flipping_mirrors_every_frame_and_keeps_their_order():
+    frames = torch.arange(2 * 3 * 2 * 4, dtype=torch.uint8).view(2, 3, 2, 4)
+    flipped = flip_frames(frames, seeded(0))
+    assert torch.equal(flipped[1, 2, 1], torch.tensor([47, 46, 45, 44], dtype=torch.uint8))
+    assert torch.equal(flip_frames(flipped, seeded(0)), frames)
+
+
+@given(st.integers(2, 20), st.integers(2, 6), st.integers(0, 2**32))
+def test_clips_keep_what_is_near_together_and_never_the_order(num_frames, num_clips, seed):
+    order = numbers(get_shuffle_clips(num_clips)(numbered(num_frames), seeded(seed)))
+    assert sorted(order) == list(range(num_frames)) != order
+    clips = min(num_clips, num_frames)
+    borders = {round(clip * num_frames / clips) for clip in range(1, clips)}
+    assert all(b == a + 1 or a + 1 in borders | {num_frames} for a, b in zip(order, order[1:], strict=False))
+
+
+def test_fewer_than_two_clips_are_refused():
+    with pytest.raises(ValueError, match=re.escape("num_clips (1) must be at least 2")):
+        get_shuffle_clips(1)
+    assert shuffle_clips(numbered(1), seeded(0)).shape[0] == 1
+
+
+def test_only_frames_near_the_borders_of_the_event_are_shuffled():
+    """Two frames a second, an event of 4 to 12 s, 1 s around: frames 6 to 10 and 22 to 26."""
+    row = {"solution": "<answer>4 - 12</answer>", "frame_seconds": [index / 2 for index in range(32)]}
+    order = numbers(get_shuffle_around(radius=1.0)(numbered(32), seeded(0), row))
+    moved = {place for place, number in enumerate(order) if place != number}
+    assert moved & set(range(6, 11)) and moved & set(range(22, 27))
+    assert moved <= {*range(6, 11), *range(22, 27)}
+    assert sorted(order[6:11]) == list(range(6, 11)) and sorted(order[22:27]) == list(range(22, 27))
+
+
+def test_stretches_that_meet_are_shuffled_as_one_so_that_the_order_never_comes_back():
+    """An event of 4 to 5 s, 3 s around, a frame a second: 1 to 8, in which the second shuffle could undo the first."""
+    row = {"solution": "4 - 5", "frame_seconds": [float(second) for second in range(16)]}
+    for seed in range(40):
+        order = numbers(shuffle_around(numbered(16), seeded(seed), row))
+        assert order[:1] + order[9:] == [0, *range(9, 16)]
+        assert sorted(order[1:9]) == list(range(1, 9)) != order[1:9]
+
+
+def test_sparse_frames_swap_across_the_border():
+    """Ten seconds apart, none lies within 3 s of 44 s or of 71 s: the two nearest of each change places."""
+    row = {"solution": "44 - 71", "frame_seconds": [10.0 * place for place in range(10)]}
+    assert numbers(shuffle_around(numbered(10), seeded(0), row)) == [0, 1, 2, 3, 5, 4, 6, 8, 7, 9]
+
+
+def test_columns_that_a_contrast_takes_and_the_data_lack_are_named():
+    for contrast in (get_contrast_by_column("about", {}), get_shuffle_around(column="about")):
+        with pytest.raises(ValueError, match=re.escape("The data has no column 'about', which the contrast")):
+            contrast(numbered(3), seeded(0), {"solution": "B", "frame_seconds": [0.0, 1.0, 2.0]})
+    with pytest.raises(ValueError, match=re.escape("about (['time']) is no single value")):
+        get_contrast_by_column("about", {})(numbered(3), seeded(0), {"about": ["time"]})
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"solution": "B", "frame_seconds": [0.0] * 9}, {"solution": "1 - 2", "frame_seconds": None}]
+)
+def test_without_an_interval_all_frames_are_shuffled(row):
+    assert numbers(shuffle_around(numbered(9), seeded(3), row)) == numbers(shuffle_frames(numbered(9), seeded(3)))
+
+
+def test_a_contrast_is_chosen_by_a_column():
+    routed = get_contrast_by_column("about", {"space": flip_frames, "time": reverse_frames, "event": shuffle_around})
+    frames = torch.arange(8, dtype=torch.uint8).view(4, 1, 1, 2)
+    assert torch.equal(routed(frames, seeded(0), {"about": "space"}), frames.flip(-1))
+    assert torch.equal(routed(frames, seeded(0), {"about": "time"}), frames.flip(0))
+    for about in (None, "event"):
+        assert torch.equal(routed(frames, seeded(0), {"about": about}), shuffle_frames(frames, seeded(0)))
+
+
+def test_a_contrast_sees_the_row_if_it_has_a_place_for_it():
+    def two(frames, generator):
+        return frames
+
+    def with_a_setting(frames, generator, strength=2):
+        assert strength == 2
+        return frames
+
+    def three(frames, generator, columns):
+        assert columns == {"a": 1}
+        return frames.flip(0)
+
+    def named(frames, generator, row=None):
+        assert row == {"a": 1}
+        return frames.flip(0)
+
+    found = {
+        each.__name__: contrasted(each, numbered(3), seeded(0), {"a": 1})
+        for each in (two, with_a_setting, three, named)
+    }
+    assert {name: numbers(frames) for name, frames in found.items()} == {
+        "two": [0, 1, 2], "with_a_setting": [0, 1, 2], "three": [2, 1, 0], "named": [2, 1, 0],
+    }  # fmt: skip
+    assert numbers(contrasted(functools.partial(with_a_setting, strength=2), numbered(2), seeded(0), {"a": 1})) == [
+        0,
+        1,
+    ]
+
+
+def test_in_training_the_row_has_its_columns_and_the_seconds_of_its_frames(models, media):
+    seen = []
+
+    def noting(frames, generator, row):
+        seen.append((row["about"], list(row["frame_seconds"]), len(frames)))
+        return frames.flip(0)
+
+    rows = [row(video=media["videos"][0], about="time")] * 4
+    loaded = loader(models(), contrast=noting).load(rows, 0, 4, 2, step=1)
+    [(about, seconds, num_frames)] = seen
+    assert about == "time" and len(seconds) == num_frames == len(set(seconds)) and seconds == sorted(seconds)
+    assert [each.counterpart for each in loaded] == [None] * 4
+    everyone = loader(models(), contrast=noting, contrast_for_all=True).load(rows, 0, 4, 0, step=1)
+    assert all(each.contrast is None and each.counterpart is everyone[0].counterpart is not None for each in everyone)
+
+
+def test_rows_that_were_prepared_ahead_are_told_apart_by_the_columns_that_the_contrast_sees(models, media):
+    def by_column(frames, generator, row):
+        return frames if row["about"] == "static" else frames.flip(0)
+
+    ahead = loader(models(), contrast=by_column, num_workers=1)
+    one, other = ([row(video=media["videos"][0], about=about)] * 4 for about in ("static", "dynamic"))
+    features = []
+    for rows in (one, other):
+        features.append(ahead.load(rows, 0, 4, 2, step=1)[1].contrast.features)
+        ahead.expect(one)  # and the other comes
+    expected = loader(models(), contrast=by_column).load(other, 0, 4, 2, step=1)[1].contrast.features
+    assert torch.equal(features[1]["pixel_values_videos"], expected["pixel_values_videos"])
+    assert not torch.equal(features[0]["pixel_values_videos"], expected["pixel_values_videos"])

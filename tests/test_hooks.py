@@ -8,7 +8,8 @@ import trl
 from trl import GRPOTrainer, SFTTrainer
 
 from videor1_trl import TGRPOTrainer, VideoSFTTrainer
-from videor1_trl.checks import HOOKS, SFT_HOOKS, check_parent
+from videor1_trl.hooks import HOOKS, SFT_HOOKS, check_parent
+from videor1_trl.models.saving import WholeCheckpoints
 
 
 TRAINERS = [(TGRPOTrainer, GRPOTrainer, HOOKS), (VideoSFTTrainer, SFTTrainer, SFT_HOOKS)]
@@ -27,13 +28,15 @@ def test_parent_hook_keeps_its_signature(parent, name, expected):
 
 @pytest.mark.parametrize("trainer, parent, hooks", TRAINERS)
 def test_every_override_has_a_canary(trainer, parent, hooks):
-    overrides = {name for name, value in vars(trainer).items() if inspect.isfunction(value) and hasattr(parent, name)}
+    ours = {**vars(WholeCheckpoints), **vars(trainer)}
+    overrides = {name for name, value in ours.items() if inspect.isfunction(value) and hasattr(parent, name)}
     assert overrides - {"__init__"} == set(hooks)
 
 
 @pytest.mark.parametrize("trainer, parent, hooks", TRAINERS)
 def test_every_override_says_why_in_the_class_docstring(trainer, parent, hooks):
-    reasons = re.findall(r"^    - (`.*?):", trainer.__doc__.split("Example:")[0], re.MULTILINE)
+    docstrings = "\n".join([WholeCheckpoints.__doc__, trainer.__doc__.split("Example:")[0]])
+    reasons = re.findall(r"^    - (`.*?):", docstrings, re.MULTILINE)
     listed = {name for names in reasons for name in re.findall(r"`(\w+)`", names)}
     assert listed == set(hooks)
 

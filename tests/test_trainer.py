@@ -1,20 +1,38 @@
 """T-GRPO end to end on tiny models: the paper's formula, mixed batches, TRL's features, extension points, errors."""
 
+import copy
 import re
+import shutil
+from types import SimpleNamespace
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 from helpers import Scripted, config, logged, parity, rollouts, row, trainer
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from PIL import Image
 from tiny import build
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
+from trl.chat_template_utils import qwen3_schema, qwen3_template
 
-from videor1_trl import TGRPOTrainer, format_reward, freeze_frame, get_temporal_reward, temporal_reward
-from videor1_trl.families import EncodedPrompt
-from videor1_trl.video import VideoError, load_video
+from videor1_trl import (
+    TGRPOTrainer,
+    accuracy_reward,
+    format_reward,
+    freeze_frame,
+    get_temporal_reward,
+    temporal_reward,
+)
+from videor1_trl.media.decode import VideoError
+from videor1_trl.media.video import load_video
+from videor1_trl.models.encoding import EncodedPrompt
+from videor1_trl.models.families import text_only
+from videor1_trl.models.fingerprints import differing
+from videor1_trl.sharing.prompts import PromptSharing
 
 
 def advantages(rewards):
@@ -272,13 +290,33 @@ def test_end_and_suppressed_tokens_of_the_users_are_kept(models, tmp_path):
     assert 7 in tgrpo.generation_config.suppress_tokens and len(tgrpo.generation_config.suppress_tokens) > 1
 
 
-def test_rewards_get_text_prompts_as_they_are_and_media_as_placeholders(models, media, tmp_path):
-    accuracy = Scripted([0] * 8, [0, 0])
-    rows = [row("a?"), row("b?", video=media["videos"][0])]
-    rollouts(trainer(models(), rows, tmp_path, accuracy, per_device_train_batch_size=8))
+def test_rewards_get_one_shape_of_prompt_for_all_rows_of_a_run(models, media, tmp_path):
+    """Parts with media as placeholders as soon as the data has any, for text and skipped rows too; else as they are."""
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    accuracy = Scripted([0] * 12, [0, 0])
+    rows = [row("a?"), row("b?", video=media["videos"][0]), row("c?", video=str(bad))]
+    settings = {"per_device_train_batch_size": 12, "on_bad_video": "skip"}
+    rollouts(trainer(models(), rows, tmp_path, accuracy, **settings))
     prompts = accuracy.calls[0]["prompts"]
-    assert prompts[0] == [{"role": "user", "content": "a?"}]
+    assert prompts[0] == [{"role": "user", "content": [{"type": "text", "text": "a?"}]}]
     assert prompts[4][0]["content"] == [{"type": "video"}, {"type": "text", "text": "b?"}]
+    assert prompts[8][0]["content"] == [{"type": "text", "text": "c?"}]
+    accuracy = Scripted([0] * 4)
+    rollouts(trainer(models(), [row("a?")], tmp_path, accuracy))
+    assert accuracy.calls[0]["prompts"][0] == [{"role": "user", "content": "a?"}]
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_completions_of_text_and_media_rows_are_logged_in_one_table(models, media, tmp_path, skipped):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    rows = [row("a?"), row("b?", video=str(bad) if skipped else media["videos"][0]), row("c?", image=media["image"])]
+    settings = {"per_device_train_batch_size": 12, "log_completions": True, "on_bad_video": "skip"}
+    trainer(models(), rows, tmp_path, **settings).train()
+    table = pq.read_table(tmp_path / "completions" / "completions_00001.parquet").to_pylist()
+    texts = [[part.get("text") for part in each["prompt"][0]["content"] if part["type"] == "text"] for each in table]
+    assert texts == [["a?"]] * 4 + [["b?"]] * 4 + [["c?"]] * 4
 
 
 @pytest.mark.slow
@@ -515,6 +553,33 @@ def test_checkpoint_loads_and_the_model_card_credits_video_r1(models, media, tmp
     assert "T-GRPO" in card and "2503.21776" in card and "tgrpo" in card
 
 
+def test_the_model_card_names_the_beginning_and_asks_about_a_video(models, media, tmp_path, capsys, monkeypatch):
+    """TRL's: a "fine-tuned version of None", and a question about a time machine."""
+    cold_start = tmp_path / "cold_start"
+    shutil.copytree(models().path, cold_start)
+    tgrpo = trainer(models(), [row("a?")], tmp_path / "run", model=str(cold_start))
+    tgrpo.create_model_card("mine", dataset_name="me/data", tags="video")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "fine-tuned version of a model in a local folder, `cold_start` on the [me/data]" in card
+    assert "None" not in card and "time machine" not in card
+    (cold_start / "README.md").write_text("---\nbase_model: Qwen/Qwen2.5-VL-3B-Instruct\n---\n# A cold start\n")
+    tgrpo.save_model()
+    tgrpo.create_model_card("mine")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert (
+        "fine-tuned version of [Qwen/Qwen2.5-VL-3B-Instruct](https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct)."
+        in card
+    )
+    assert "base_model: Qwen/Qwen2.5-VL-3B-Instruct" in card and "- tgrpo" in card
+    example = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    tgrpo.processing_class.save_pretrained(tmp_path / "run")
+    shutil.copy(media["videos"][0], tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    small = "GenerationSettings(max_new_tokens=3, video_max_pixels=1568)"
+    exec(compile(example.replace("GenerationSettings()", small), "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
 # Ranks that must call the vision tower equally often (ZeRO-3, FSDP)
 
 
@@ -529,7 +594,7 @@ def tower_calls(tgrpo):
 
 @pytest.mark.parametrize("compute", ["rollouts", "training"])
 def test_a_rank_without_video_calls_the_tower_as_often_as_one_with(models, media, tmp_path, monkeypatch, compute):
-    monkeypatch.setattr(TGRPOTrainer, "_calls_must_match", lambda self: True)
+    monkeypatch.setattr(PromptSharing, "calls_must_match", lambda self: True)
     counts = []
     mixed = [row("a?", video=media["videos"][0]), row("b?", image=media["image"]), row("left or right?")]
     for local in ("video", "image", "text"):
@@ -559,7 +624,7 @@ def test_dummy_rows_change_no_loss_and_no_gradient(models, media, tmp_path, monk
     tgrpo.current_gradient_accumulation_steps = 1
     results = []
     for needed in (False, True):
-        monkeypatch.setattr(TGRPOTrainer, "_calls_must_match", lambda self, needed=needed: needed)
+        monkeypatch.setattr(PromptSharing, "calls_must_match", lambda self, needed=needed: needed)
         tgrpo.model.zero_grad()
         loss = tgrpo._compute_loss(tgrpo.model, inputs)
         loss.backward()
@@ -617,6 +682,32 @@ def test_a_skipped_row_has_no_loss_no_kl_and_no_gradient_and_is_counted(models, 
     assert all(p.grad is None or not p.grad.any() for p in tgrpo.model.parameters())
 
 
+@pytest.mark.parametrize("loss_type", ["grpo", "sapo", "dr_grpo", "luspo", "dapo", "bnpo"])
+def test_skipped_rows_do_not_shrink_the_loss_of_the_others(models, media, tmp_path, loss_type):
+    """One prompt beside a skipped one has the gradient that it has alone, on the same rollouts."""
+    tgrpo = trainer(
+        models(), broken_rows(media, tmp_path), tmp_path, on_bad_video="skip", per_device_train_batch_size=8, beta=0.0,
+        loss_type=loss_type, importance_sampling_level="sequence" if loss_type == "luspo" else "token",
+    )  # fmt: skip
+    inputs = rollouts(tgrpo)
+    inputs["advantages"] = torch.where(inputs["completion_mask"].sum(1) > 0, 1.0, 0.0)
+    kept = torch.tensor([encoded.features != {} for encoded in inputs["encoded"]])
+    alone = {
+        key: value[kept] if getattr(value, "ndim", 0) else value
+        for key, value in inputs.items()
+        if key not in ("encoded", "kept_share")
+    }
+    alone["encoded"] = [encoded for encoded in inputs["encoded"] if encoded.features != {}]
+    tgrpo.current_gradient_accumulation_steps = 1
+    gradients = []
+    for batch in (inputs, alone):
+        tgrpo.model.zero_grad()
+        tgrpo._compute_loss(tgrpo.model, batch).backward()
+        gradients.append(tgrpo.model.get_input_embeddings().weight.grad.clone())
+    assert gradients[1].abs().max() > 1e-4
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
 def test_training_goes_on_past_skipped_rows(models, media, tmp_path):
     rows = broken_rows(media, tmp_path)
     tgrpo = trainer(models(), rows, tmp_path, on_bad_video="skip", max_steps=2, beta=0.04, max_completion_length=12)
@@ -670,7 +761,7 @@ def test_a_temporal_reward_of_the_wrong_length_is_named(models, media, tmp_path)
         return [0.0]
 
     tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, options={"temporal_reward_func": short})
-    with pytest.raises(ValueError, match="'short' returned 1 bonuses for a group of 4"):
+    with pytest.raises(ValueError, match="'short', asked for bonuses, returned 1 values for 4 ordered rollouts"):
         tgrpo.train()
 
 
@@ -763,6 +854,214 @@ def test_rewards_and_gradients_equal_those_of_grpo_trainer_without_video(models,
 
 
 # Refusals
+
+
+def lora(**settings):
+    return LoraConfig(target_modules=["q_proj", "v_proj"], **settings)
+
+
+def test_a_model_without_a_trainable_parameter_is_refused(models, tmp_path):
+    """PEFT's default for a loaded adapter is frozen: grad_norm was logged, and nothing learned."""
+    base = AutoModelForImageTextToText.from_pretrained(models().path)
+    get_peft_model(base, lora()).save_pretrained(tmp_path / "adapter")
+    base = AutoModelForImageTextToText.from_pretrained(models().path)
+    frozen = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    with pytest.raises(ValueError, match="No parameter of the PeftModel.* is trainable.*is_trainable=True"):
+        trainer(models(), [row("a?")], tmp_path, model=frozen)
+    base = AutoModelForImageTextToText.from_pretrained(models().path)
+    tgrpo = trainer(
+        models(), [row("a?")], tmp_path, beta=0.04,
+        model=PeftModel.from_pretrained(base, tmp_path / "adapter", is_trainable=True),
+    )  # fmt: skip
+    tgrpo.train()
+    with pytest.raises(ValueError, match="No parameter of the Qwen2_5_VLFor"):
+        trainer(models(), [row("a?")], tmp_path, model=models().model.requires_grad_(False))
+    models().model.requires_grad_(True)
+
+
+def changed_in_memory(kind, path):
+    model = AutoModelForImageTextToText.from_pretrained(path)
+    if kind == "merged":
+        adapted = get_peft_model(model, lora(init_lora_weights=False))
+        return adapted.merge_and_unload().requires_grad_(True)
+    if kind == "loaded":
+        with torch.no_grad():
+            model.model.language_model.layers[1].mlp.up_proj.weight[0, 0] += 0.5  # one value of all
+    if kind == "resized":
+        model.resize_token_embeddings(model.config.text_config.vocab_size + 8)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["merged", "loaded", "resized"])
+def test_a_reference_that_is_not_the_model_passed_is_refused(models, tmp_path, kind):
+    model = changed_in_memory(kind, models().path)
+    with pytest.raises(ValueError, match=rf"(?s)not the one at {re.escape(models().path)}.*differs.*save_pretrained"):
+        trainer(models(), [row("a?")], tmp_path, model=model, beta=0.04)
+    trainer(models(), [row("a?")], tmp_path, model=changed_in_memory(kind, models().path), beta=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_passed_as_it_was_loaded_keeps_its_reference(models, media, tmp_path, dtype):
+    model = AutoModelForImageTextToText.from_pretrained(models().path, dtype=dtype)
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, model=model, beta=0.04, learning_rate=0.0)
+    tgrpo.train()
+    assert logged(tgrpo, "kl") == [0.0]
+
+
+def test_prompt_tuning_is_refused_before_any_weights_are_loaded(models, tmp_path):
+    with pytest.raises(NotImplementedError, match="PrefixTuningConfig puts virtual tokens before the prompt.*LoRA"):
+        TGRPOTrainer(
+            "no/model", parity, config(tmp_path), Dataset.from_list([row("a?")]),
+            peft_config=PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+        )  # fmt: skip
+
+
+def test_adapters_of_another_name_are_refused_where_the_reference_needs_theirs(models, tmp_path):
+    model = get_peft_model(AutoModelForImageTextToText.from_pretrained(models().path), lora(), adapter_name="mine")
+    with pytest.raises(ValueError, match="of the one named 'default', and this model has 'mine'"):
+        trainer(models(), [row("a?")], tmp_path, model=model, beta=0.04)
+
+
+def test_fewer_prompts_than_a_generation_takes_are_refused_before_any_weights_are_loaded(tmp_path):
+    """Zero steps were made, and the model saved."""
+    args = config(tmp_path, per_device_train_batch_size=8, gradient_accumulation_steps=2)
+    with pytest.raises(
+        ValueError, match=r"train_dataset has 3 prompts, and one generation takes 4: per_device_train_b"
+    ):
+        TGRPOTrainer("no/model", parity, args, Dataset.from_list([row("a?")] * 3))
+
+
+# Templates that open the thoughts, and prompts that begin the answer
+
+
+@pytest.mark.parametrize("opened", ["by the template", "by the prompt"])
+def test_a_completion_is_judged_together_with_what_was_opened(models, media, tmp_path, monkeypatch, opened):
+    """Ordered and contrast rollouts alike; a perfect answer behind `<think>` earned no format reward."""
+    model, each = models(), row("which?", video=media["videos"][0])
+    if opened == "by the template":
+        model = tiny.thinking(models(), tmp_path / "model")
+    else:
+        each["prompt"] = [*each["prompt"], {"role": "assistant", "content": "<think>\n"}]
+    contrast_texts = []
+
+    def bonus(accuracies, contrast_accuracies, *, completions, contrast_completions, **kwargs):
+        contrast_texts.extend(completion[0]["content"] for completion in contrast_completions)
+        assert all(completion[0]["content"].startswith("<think>\nleft") for completion in completions)
+        return [0.0] * len(accuracies)
+
+    tgrpo = trainer(
+        model, [each], tmp_path / "run", [accuracy_reward, format_reward], max_completion_length=60,
+        options={"temporal_reward_func": bonus},
+    )  # fmt: skip
+    answer = "left\n</think>\n<answer>A</answer><|im_end|>"
+    ids = torch.tensor(tgrpo.processing_class.tokenizer(answer, add_special_tokens=False)["input_ids"])
+    monkeypatch.setattr(
+        tgrpo.model, "generate", lambda input_ids, **kwargs: torch.cat([input_ids, ids.expand(len(input_ids), -1)], 1)
+    )
+    rollouts(tgrpo)
+    assert list(tgrpo._logs["rewards"]["format_reward"]) == [1.0] * 4
+    assert list(tgrpo._logs["rewards"]["accuracy_reward"]) == [1.0] * 4
+    assert contrast_texts == ["<think>\nleft\n</think>\n<answer>A</answer>"] * 2
+    text = tgrpo.processing_class.tokenizer.decode(tgrpo._batch.encoded[0].input_ids)
+    assert text.endswith("<|im_start|>assistant\n<think>\n"), "the answer that the prompt begins is not closed"
+
+
+def test_a_tokenizer_that_takes_answers_apart_is_judged_by_the_whole_text(models, media, tmp_path, monkeypatch):
+    """TRL's grammar of a family drops what it does not know, and the thoughts that a prompt has opened."""
+    model = tiny.thinking(models(), tmp_path / "model")
+    tgrpo = trainer(
+        model, [row("which?", video=media["videos"][0])], tmp_path / "run", [accuracy_reward, format_reward],
+        max_completion_length=60,
+    )  # fmt: skip
+    tokenizer = tgrpo.processing_class.tokenizer
+    tokenizer.response_template, tokenizer.response_schema = qwen3_template, qwen3_schema
+    answer = "left\n</think>\n<answer>A</answer><|im_end|>"
+    ids = torch.tensor(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    monkeypatch.setattr(
+        tgrpo.model, "generate", lambda input_ids, **kwargs: torch.cat([input_ids, ids.expand(len(input_ids), -1)], 1)
+    )
+    rollouts(tgrpo)
+    assert list(tgrpo._logs["rewards"]["format_reward"]) == [1.0] * 4
+    assert list(tgrpo._logs["rewards"]["accuracy_reward"]) == [1.0] * 4
+    assert tgrpo._batch.contrast_completions[0][0]["content"] == "<think>\nleft\n</think>\n<answer>A</answer>"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"bias": "all"}, "parameters outside the adapter are trained.*bias"),
+        ({"bias": "lora_only"}, "parameters outside the adapter are trained.*bias"),
+    ],
+)
+def test_a_reference_that_would_move_with_the_policy_is_refused(models, tmp_path, change, match):
+    with pytest.raises(ValueError, match=match):
+        trainer(models(), [row("a?")], tmp_path, beta=0.04, options={"peft_config": lora(**change)})
+    trainer(models(), [row("a?")], tmp_path, beta=0.0, options={"peft_config": lora(**change)})
+
+
+def test_several_active_adapters_are_refused_with_a_reference(models, tmp_path):
+    model = get_peft_model(AutoModelForImageTextToText.from_pretrained(models().path), lora())
+    model.add_adapter("more", lora())
+    model.base_model.set_adapter(["default", "more"])
+    with pytest.raises(ValueError, match="'default' and 'more' are active"):
+        trainer(models(), [row("a?")], tmp_path, model=model, beta=0.04)
+
+
+def test_the_reference_has_every_weight_of_the_adapter(models, media, tmp_path):
+    """TRL does not copy those of embeddings, whose name ends in the adapter's."""
+    settings = LoraConfig(target_modules=["q_proj", "embed_tokens"], init_lora_weights=False)
+    model = get_peft_model(AutoModelForImageTextToText.from_pretrained(models().path), settings)
+    tgrpo = trainer(models(), [row(video=media["videos"][0])], tmp_path, model=model, beta=0.04, learning_rate=0.0)
+    tgrpo.train()
+    assert logged(tgrpo, "kl") == [0.0]
+
+
+def test_a_buffer_that_differs_makes_another_model_too(models):
+    one, other = (AutoModelForImageTextToText.from_pretrained(models().path) for _ in range(2))
+    assert differing(one, other) is None
+    name, buffer = next(iter(other.named_buffers()))
+    buffer += 1
+    assert differing(one, other) == name
+
+
+# Reward models of text
+
+
+def test_a_reward_model_of_text_reads_the_text_of_video_rows(models, media, tmp_path):
+    """Without the parts as Python prints them; the row without media gets the same as ever."""
+    tokenizer = models().processor.tokenizer
+    tokenizer_of_text = copy.deepcopy(tokenizer)
+    tokenizer_of_text.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    seen = []
+
+    class Judge(torch.nn.Module):
+        config = SimpleNamespace(_name_or_path="judge", pad_token_id=0)
+
+        def forward(self, input_ids, attention_mask, **kwargs):
+            seen.extend(
+                tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(input_ids, attention_mask, strict=True)
+            )
+            return SimpleNamespace(logits=torch.ones(len(input_ids), 1))
+
+    rows = [row("a?", video=media["videos"][0]), row("b?")]
+    options = {"reward_processing_classes": [None, tokenizer_of_text]}
+    rollouts(trainer(models(), rows, tmp_path, [parity, Judge()], options=options, per_device_train_batch_size=8))
+    assert len(seen) == 8 and all(text.startswith("user: a?\nassistant: ") for text in seen[:4])
+    assert all(text.startswith("user: b?\nassistant: ") for text in seen[4:])
+
+
+def test_a_reward_model_reads_an_answer_that_the_prompt_begins_once(models):
+    tokenizer = copy.deepcopy(models().processor.tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    turns = [
+        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "which?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "<think>"}]},
+        {"role": "assistant", "content": "<think>left</think>A"},
+    ]
+    found = text_only(tokenizer).apply_chat_template(turns, tokenize=False)
+    assert found == "user: which?\nassistant: <think>left</think>A\n"
+    found = text_only(tokenizer).apply_chat_template([turns[0], *turns[2:], turns[1]], tokenize=False)
+    assert found == "user: which?\nassistant: <think>left</think>A\nassistant: <think>\n"
 
 
 def test_a_model_in_memory_with_a_reference_is_refused_with_the_way_out(tmp_path):

@@ -1,5 +1,6 @@
 """Tiny random models of three families with processors and a tokenizer, and small mp4 files: nothing is downloaded."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -168,17 +170,37 @@ def smolvlm(text: PreTrainedTokenizerFast) -> tuple[Any, Any]:
     return SmolVLMForConditionalGeneration(config), processor
 
 
+@torch.no_grad()
+def spread(model: Any) -> None:
+    """Larger weights: random ones of the usual size leave the video next to no influence."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and "embed_tokens" not in name:
+            parameter.mul_(3.0)
+
+
 def build(family: str, folder: str | Path) -> Tiny:
     """A random model of the family, saved with its processor under `folder`."""
     torch.manual_seed(0)
     model, processor = smolvlm(tokenizer()) if family == "smolvlm" else qwen_like(family, tokenizer())
-    with torch.no_grad():  # random weights of the usual size leave the video next to no influence
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "embed_tokens" not in name:
-                parameter.mul_(3.0)
+    spread(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return Tiny(str(folder), type(model).from_pretrained(folder).eval(), processor)
+
+
+def with_template(built: Tiny, folder: str | Path, template: str) -> Tiny:
+    """The same model with another chat template, saved under `folder`."""
+    shutil.copytree(built.path, folder, dirs_exist_ok=True)
+    processor = AutoProcessor.from_pretrained(built.path)
+    processor.chat_template = processor.tokenizer.chat_template = template
+    processor.save_pretrained(folder)
+    return Tiny(str(folder), built.model, processor)
+
+
+def thinking(built: Tiny, folder: str | Path) -> Tiny:
+    """The same model with a template that opens the thoughts, as those of thinking models do."""
+    template = built.processor.chat_template.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    return with_template(built, folder, template)
 
 
 def write_mp4(path: str | Path, frames: np.ndarray, fps: int = 4) -> str:

@@ -4,7 +4,24 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from .video_arguments import VideoArguments
+from .media.settings import VideoArguments
+from .objectives.chosen import OBJECTIVES, objective_of
+from .objectives.dynamics import ROUTERS
+
+
+LOSS_TYPES = (
+    "grpo",
+    "bnpo",
+    "dr_grpo",
+    "dapo",
+    "cispo",
+    "sapo",
+    "luspo",
+    "vespo",
+)  # of TRL, whose field takes any text
+
+
+SCALES = ("group", "batch", "none", "task")
 
 
 @dataclass
@@ -14,7 +31,7 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
 
     Holds only what T-GRPO adds to [`~trl.GRPOConfig`], and the parent's fields whose defaults follow the paper
     (Video-R1, arXiv 2503.21776): `beta=0.04`, `top_p=0.95`, `max_completion_length=768`, `loss_type="grpo"`,
-    `max_grad_norm=5.0`, `weight_decay=0.01` and `lr_scheduler_type="cosine"`. The fields of the media are those of
+    `max_grad_norm=5.0`, `weight_decay=0.01` and `lr_scheduler_type="cosine"`. `scale_rewards` may also be `"task"`. The fields of the media are those of
     [`~video_arguments.VideoArguments`].
 
     Parameters:
@@ -35,6 +52,33 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
             which it can cancel), `"advantage"` to the standardised advantage, where it cannot.
         accuracy_reward_name (`str`, *optional*):
             Name of the reward function that says which rollouts are correct. `None`: the first of `reward_funcs`.
+        objective (`str`, *optional*, defaults to `"tgrpo"`):
+            What the contrast of a group is worth: `"tgrpo"` (the paper), `"relation"`, `"crpo"`, `"log_prob_drop"`,
+            `"mirrored_interval"` or `"gap"`. Without effect where the trainer is given a `temporal_reward_func`.
+        objective_weight (`float`, *optional*):
+            Size of the bonus of the objectives other than `"tgrpo"`, in reward units (>= 0). `None`: its paper's.
+        objective_router (`str`, *optional*, defaults to `"labels"`):
+            How `"relation"`, `"crpo"` and `"mirrored_interval"` know which questions are about the order of time: by
+            `"labels"` in a column, by the model's `"self"` (ordered rollouts do better than contrast ones), by the `"gap"`
+            (in a share p - p~ of its groups, the others count for nothing), or `"none"`: all are.
+        objective_column (`str`, *optional*):
+            The column of the labels, `"dynamic"` or `"static"`; a row without one has no bonus.
+        objective_explore (`float`, *optional*, defaults to `0.0`):
+            Share of the groups that the router `"self"` would call static and that are taken for dynamic, in [0, 1]; of
+            all groups the least share that `"gap"` takes.
+        objective_margin (`float`, *optional*, defaults to `0.0`):
+            By how much ordered rollouts must do better: a share for the router `"self"`, nats a token for
+            `"log_prob_drop"` (>= 0).
+
+        reward_seconds (`float`, *optional*):
+            Seconds that a call of a reward function may take (> 0), which is then made in a thread; beyond them the run ends
+            with an error that names it. `None`: no limit.
+
+        > Parameters that control which groups teach, and how much
+
+        dynamic_sampling (`int`, *optional*, defaults to `0`):
+            Rounds, at most, of further prompts in the place of groups that teach nothing, since all their rollouts have
+            the same reward (>= 0). Each round makes rollouts for as many prompts as the rank with most of them needs.
 
         > Parameters that control the computation
 
@@ -42,6 +86,24 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
             Compute each distinct prompt, with its vision tower, once for the rows that share it: in rollouts, and in the
             log-probabilities of the policy, the reference and the old policy, forward and backward. `False`: row by
             row.
+        vllm_max_logp_difference (`float`, *optional*):
+            With `use_vllm`: largest mean difference between vLLM's and the trained model's log-probabilities, in nats a
+            token (> 0), with which the first rollouts are trained on. `None`: 0.002 in float32, else 0.05.
+
+        > Parameters that control what can be watched
+
+        log_rollouts_steps (`int`, *optional*):
+            Every so many optimizer steps (>= 1), at the first step and in each evaluation rollouts are recorded in
+            `rollouts.jsonl` in `output_dir`, with their frames, and shown in the loggers of `report_to`. `None`: never.
+        log_rollouts_groups (`int`, *optional*, defaults to `4`):
+            Groups recorded of such a step and of each evaluation (>= 1). `None`: all.
+        log_frames (`bool`, *optional*, defaults to `True`):
+            Keep what the model saw as small pictures beside the records. `False`: no pixel of a video or image is written or
+            sent to a logger.
+        log_frame_side (`int`, *optional*, defaults to `160`):
+            Longer side of such a picture, in pixels (>= 16).
+        log_rollouts_mib (`float`, *optional*, defaults to `512.0`):
+            Most MiB of records and pictures that a process keeps (> 0); the oldest go first.
     """
 
     # The paper's recipe (section 4.1), where TRL's defaults differ
@@ -103,6 +165,68 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
             "help": "Name of the reward function that says which rollouts are correct. None: the first of reward_funcs."
         },
     )
+    objective: str = field(
+        default="tgrpo",
+        metadata={
+            "help": "What the contrast of a group is worth; 'tgrpo' is the paper's.",
+            "choices": list(OBJECTIVES),
+        },
+    )
+    objective_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Size of the bonus of the objectives other than tgrpo, in reward units (>= 0). None: its paper's."
+        },
+    )
+    objective_router: str = field(
+        default="labels",
+        metadata={
+            "help": "How relation, crpo and mirrored_interval know which questions are about the order of time: by "
+            "'labels' in a column, by the model itself ('self'), by the 'gap' p - p~ (in that share of the groups), or "
+            "'none': all are.",
+            "choices": list(ROUTERS),
+        },
+    )
+    objective_column: str | None = field(
+        default=None, metadata={"help": "Column of the labels, 'dynamic' or 'static'; a row without one has no bonus."}
+    )
+    objective_explore: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the groups that the router 'self' would call static and that are taken for dynamic, in "
+            "[0, 1]; of all groups the least share that 'gap' takes."
+        },
+    )
+    objective_margin: float = field(
+        default=0.0,
+        metadata={
+            "help": "By how much ordered rollouts must do better: a share for the router 'self', nats a token for "
+            "log_prob_drop (>= 0)."
+        },
+    )
+
+    reward_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Seconds that a call of a reward function may take (> 0), which is then made in a thread; beyond them "
+            "the run ends with an error that names it. None: no limit."
+        },
+    )
+
+    # Parameters that control which groups teach, and how much
+    dynamic_sampling: int = field(
+        default=0,
+        metadata={
+            "help": "Rounds, at most, of further prompts in the place of groups whose rollouts all have the same reward (>= 0)."
+        },
+    )
+    scale_rewards: str = field(
+        default="group",
+        metadata={
+            "help": "What centred rewards are divided by: the standard deviation of their 'group', of the 'batch', 'none', or the "
+            "running one of their 'task' (problem type; OneThinker)."
+        },
+    )
 
     # Parameters that control the computation
     share_prefix: bool = field(
@@ -112,24 +236,95 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
             "by row."
         },
     )
+    vllm_max_logp_difference: float | None = field(
+        default=None,
+        metadata={
+            "help": "With use_vllm: largest mean difference between vLLM's and the trained model's log-probabilities, in nats a "
+            "token (> 0), with which the first rollouts are trained on. None: 0.002 in float32, else 0.05."
+        },
+    )
 
-    def __post_init__(self):
+    # Parameters that control what can be watched
+    log_rollouts_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Every so many optimizer steps (>= 1), at the first and in each evaluation rollouts are recorded in "
+            "rollouts.jsonl, with their frames, and shown in the loggers of report_to. None: never."
+        },
+    )
+    log_rollouts_groups: int | None = field(
+        default=4, metadata={"help": "Groups recorded of such a step and of each evaluation (>= 1). None: all."}
+    )
+    log_frames: bool = field(
+        default=True,
+        metadata={
+            "help": "Keep what the model saw as small pictures beside the records. False: no pixel is written or sent."
+        },
+    )
+    log_frame_side: int = field(default=160, metadata={"help": "Longer side of such a picture, in pixels (>= 16)."})
+    log_rollouts_mib: float = field(
+        default=512.0,
+        metadata={"help": "Most MiB of records and pictures that a process keeps (> 0); the oldest go first."},
+    )
+
+    def __post_init__(self) -> None:
+        self.check_ranges()
+        self._check_watched()
+        for name, lowest in (("num_generations", 2), ("num_iterations", 1), ("steps_per_generation", 1)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name} ({value}) must be at least {lowest}.")
         self._check_temporal()
-        self.check_media()
+        if self.dynamic_sampling < 0:
+            raise ValueError(
+                f"dynamic_sampling ({self.dynamic_sampling}) must be at least 0: rounds of further prompts."
+            )
+        if str(self.scale_rewards).lower() not in (*SCALES, "true", "false"):
+            raise ValueError(f"scale_rewards ({self.scale_rewards!r}) must be one of {', '.join(SCALES)}.")
+        if self.loss_type not in LOSS_TYPES:
+            raise ValueError(f"loss_type ({self.loss_type!r}) must be one of {', '.join(LOSS_TYPES)}.")
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise NotImplementedError(
                 f"multi_objective_aggregation={self.multi_objective_aggregation!r} would rescale the temporal bonus "
                 "on its own. Use 'sum_then_normalize'."
             )
         if self.use_vllm:
-            raise NotImplementedError(
-                "use_vllm=True is not supported: TRL 1.16 hands vLLM images only, so the rollouts would not see the "
-                "videos. Use transformers' generation (use_vllm=False)."
-            )
+            self._check_vllm()
+        if self.activation_checkpointing is None:  # TRL's default has the name that transformers gives up
+            self.activation_checkpointing = self.gradient_checkpointing
         super().__post_init__()
 
+    def _check_watched(self) -> None:
+        for name, lowest in (("log_rollouts_steps", 1), ("log_rollouts_groups", 1), ("log_frame_side", 16)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                unset = "" if name == "log_frame_side" else ", or unset"
+                raise ValueError(f"{name} ({value}) must be at least {lowest}{unset}.")
+        if not 0 < self.log_rollouts_mib < float("inf"):
+            raise ValueError(f"log_rollouts_mib ({self.log_rollouts_mib}) must be above 0.")
+
+    def _check_vllm(self) -> None:
+        if self.vllm_model_impl != "vllm":
+            raise NotImplementedError(
+                f"use_vllm with vllm_model_impl={self.vllm_model_impl!r} is not supported: transformers' models in vLLM take no media "
+                "that are encoded already. Use 'vllm'."
+            )
+        for name, remedy in (
+            (
+                "temperature",
+                "by which the trained model's log-probabilities would not be divided. Set the field temperature",
+            ),
+            ("seed", "with which all rollouts of a prompt would be the same. Set the field seed"),
+            ("n", "and each row is one completion. Set num_generations"),
+        ):
+            if name in (self.generation_kwargs or {}):
+                raise ValueError(f"generation_kwargs has {name!r}, {remedy}.")
+        bound = self.vllm_max_logp_difference
+        if bound is not None and not bound > 0:
+            raise ValueError(f"vllm_max_logp_difference ({bound}) must be above 0, or unset.")
+
     def _check_temporal(self) -> None:
-        contrast, group = self.num_contrast_generations, self.num_generations
+        contrast, group = self.num_contrast_generations, self._group_size
         if contrast is not None and not 1 <= contrast <= group:
             raise ValueError(
                 f"num_contrast_generations ({contrast}) must be between 1 and num_generations ({group}). Change it, or "
@@ -144,11 +339,38 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
             value = getattr(self, name)
             if not lowest <= value < below:
                 raise ValueError(f"{name} ({value}) must be at least {lowest} and below {below}.")
+        if self.reward_seconds is not None and not 0 < self.reward_seconds < float("inf"):
+            raise ValueError(f"reward_seconds ({self.reward_seconds}) must be above 0, or unset.")
         if self.temporal_bonus not in ("reward", "advantage"):
             raise ValueError(f"temporal_bonus ({self.temporal_bonus!r}) must be 'reward' or 'advantage'.")
+        objective_of(self.objective, self)  # refuses its parameters
+        if self.objective == "mirrored_interval" and self.temporal_bonus == "reward":
+            raise ValueError(
+                "objective='mirrored_interval' pays all rollouts of a group the same, which the group's mean takes out again. Set "
+                "temporal_bonus='advantage'."
+            )
 
     def contrast_generations(self, num_generations: int) -> int:
         """Contrast rollouts of a group of `num_generations`: the configured share of it, at least 1."""
         if self.num_contrast_generations is None:
             return max(1, num_generations // 2)
-        return max(1, round(self.num_contrast_generations * num_generations / self.num_generations))
+        return max(1, round(self.num_contrast_generations * num_generations / self._group_size))
+
+    @property
+    def _group_size(self) -> int:
+        """`num_generations`, which TRL's type lets be `None`."""
+        if self.num_generations is None:
+            raise ValueError("num_generations (None) must be at least 2.")
+        return self.num_generations
+
+    @property
+    def prompts_per_generation(self) -> int:
+        """Prompts that are answered at a time, on all processes."""
+        assert self.generation_batch_size is not None  # TRL has filled it in
+        return self.generation_batch_size // self._group_size
+
+    @property
+    def uses_per_generation(self) -> int:
+        """Micro-batches, of all gradient accumulation, that are trained on between one generation and the next."""
+        assert self.steps_per_generation is not None  # TRL has filled it in
+        return self.steps_per_generation * self.num_iterations

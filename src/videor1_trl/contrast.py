@@ -2,7 +2,104 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
 import torch
+
+from .text.intervals import Interval, read_intervals
+from .text.messages import Columns
+
+
+class Contrast(Protocol):
+    """Makes of a video's frames what the contrast rollouts see."""
+
+    def __call__(self, frames: torch.Tensor, generator: torch.Generator, /) -> torch.Tensor:
+        """
+        Args:
+            frames (`torch.Tensor` (T, C, H, W), uint8): a copy, which may be written into.
+            generator (`torch.Generator`): seeded by run, step and group, alike on all ranks.
+
+        Returns:
+            `torch.Tensor` of the same shape and dtype.
+        """
+        ...
+
+
+class RowContrast(Protocol):
+    """A contrast that is chosen by the row: the third argument may have any name."""
+
+    def __call__(self, frames: torch.Tensor, generator: torch.Generator, row: Columns, /) -> torch.Tensor:
+        """
+        Args:
+            frames, generator: as for [`Contrast`].
+            row (`Mapping`): the columns of the record, and `frame_seconds` (`list[float]` of length T), where in its video
+                each frame lies.
+
+        Returns:
+            `torch.Tensor` of the same shape and dtype.
+        """
+        ...
+
+
+AnyContrast: TypeAlias = Contrast | RowContrast
+
+
+def takes_row(contrast: Callable[..., object]) -> bool:
+    """
+    Whether a contrast wants to see the row: it has a third positional parameter without a default, or one named `row`.
+
+    >>> takes_row(shuffle_frames), takes_row(shuffle_around)
+    (False, True)
+    """
+    parameters = inspect.signature(contrast).parameters.values()
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return any(each.default is each.empty or each.name == "row" for each in positional[2:])
+
+
+def picks_frames(contrast: AnyContrast) -> bool:
+    """
+    Whether a contrast only puts whole frames in other places, so that it is all the same whether they are resized before or
+    after: those of this package but [`flip_frames`], and one that says so itself by an attribute `picks_frames = True`.
+
+    >>> picks_frames(shuffle_frames), picks_frames(flip_frames)
+    (True, False)
+    """
+    if isinstance(contrast, _ByColumn):
+        return all(map(picks_frames, (*contrast.contrasts.values(), contrast.otherwise)))
+    own = (shuffle_frames, reverse_frames, freeze_frame, shuffle_clips, shuffle_around)
+    is_own = any(contrast is each for each in own) or isinstance(contrast, (_ShuffleClips, _ShuffleAround))
+    return is_own or getattr(contrast, "picks_frames", False) is True
+
+
+def contrasted(
+    contrast: AnyContrast, frames: torch.Tensor, generator: torch.Generator, row: Columns | None = None
+) -> torch.Tensor:
+    """
+    What a contrast makes of a copy of the frames, which others share.
+
+    Args:
+        contrast ([`Contrast`] or [`RowContrast`]): may write into what it is given.
+        frames (`torch.Tensor` (T, C, H, W), uint8): left as they are.
+        generator (`torch.Generator`): the contrast's.
+        row (`Mapping`, *optional*): what a contrast by row gets to see; `None`: nothing.
+
+    Returns:
+        `torch.Tensor` of the same shape and dtype.
+
+    Raises:
+        `RuntimeError`: the contrast returned another shape or dtype.
+    """
+    call: Callable[..., torch.Tensor] = contrast
+    found = call(frames.clone(), generator, *([row or {}] if takes_row(contrast) else []))
+    if found.shape != frames.shape or found.dtype != frames.dtype:
+        raise RuntimeError(
+            f"The contrast turned frames {tuple(frames.shape)} {frames.dtype} into {tuple(found.shape)} {found.dtype}. "
+            "It must return frames of the same shape and dtype."
+        )
+    return found
 
 
 def shuffle_frames(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -71,3 +168,184 @@ def freeze_frame(frames: torch.Tensor, generator: torch.Generator) -> torch.Tens
         return frames
     place = int(torch.randint(num_frames, (1,), generator=generator, device=generator.device))
     return frames[place : place + 1].expand_as(frames).contiguous()
+
+
+def flip_frames(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """
+    Every frame mirrored, left to right, the order as it was: for questions of space ("which way?"), not of time.
+
+    Source: CRPO (arXiv 2605.21988), for the rows that its router calls spatial.
+
+    Args:
+        frames (`torch.Tensor` (T, C, H, W), any dtype, in practice uint8): left as it is.
+        generator (`torch.Generator`): not used.
+
+    Returns:
+        `torch.Tensor` (T, C, H, W), a copy on the same device.
+
+    >>> flip_frames(torch.arange(3).view(1, 1, 1, 3), torch.Generator()).flatten().tolist()
+    [2, 1, 0]
+    """
+    return frames.flip(-1)
+
+
+def shuffle_clips(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """
+    Four clips of equal length in another order, each of them in its own order: what is near in time stays near.
+    [`get_shuffle_clips`] has another number.
+
+    >>> frames = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1)
+    >>> shuffle_clips(frames, torch.Generator().manual_seed(0)).flatten().tolist()
+    [0, 1, 2, 3, 6, 7, 4, 5]
+    """
+    return _ShuffleClips()(frames, generator)
+
+
+@dataclass(frozen=True)
+class _ShuffleClips:
+    num_clips: int = 4
+    __name__ = "shuffle_clips"
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 2:
+            raise ValueError(f"num_clips ({self.num_clips}) must be at least 2, or there is no order to change.")
+
+    def __call__(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        num_clips = min(self.num_clips, len(frames))
+        if num_clips < 2:
+            return frames
+        borders = [round(clip * len(frames) / num_clips) for clip in range(num_clips + 1)]
+        order = shuffle_frames(torch.arange(num_clips), generator).tolist()
+        return torch.cat([frames[borders[clip] : borders[clip + 1]] for clip in order])
+
+
+def get_shuffle_clips(num_clips: int = 4) -> Contrast:
+    """
+    [`shuffle_clips`] of `num_clips` clips (>= 2), of one frame each where a video has fewer frames.
+
+    >>> frames = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
+    >>> get_shuffle_clips(2)(frames, torch.Generator()).flatten().tolist()
+    [2, 3, 0, 1]
+
+    Raises:
+        `ValueError`: fewer than two clips.
+    """
+    return _ShuffleClips(num_clips)
+
+
+def shuffle_around(frames: torch.Tensor, generator: torch.Generator, row: Columns) -> torch.Tensor:
+    """
+    The frames within 3 seconds of where the events of the row begin and end, shuffled among themselves: what happens stays
+    to be seen, when it begins and ends does not. Where two such stretches meet they are one; of each at least the two frames
+    nearest to it are taken, where frames are sparse. All frames where the `solution` has no intervals of seconds.
+    [`get_shuffle_around`] has another radius and another column.
+
+    Source: TaRO (arXiv 2606.09248). `row` as [`RowContrast`] has it.
+
+    >>> frames, row = torch.arange(9).view(9, 1, 1, 1), {"solution": "0 - 6", "frame_seconds": [float(t) for t in range(9)]}
+    >>> get_shuffle_around(radius=1)(frames, torch.Generator().manual_seed(0), row).flatten().tolist()
+    [1, 0, 2, 3, 4, 7, 6, 5, 8]
+    """
+    return _ShuffleAround()(frames, generator, row)
+
+
+@dataclass(frozen=True)
+class _ShuffleAround:
+    radius: float = 3.0
+    column: str = "solution"
+    __name__ = "shuffle_around"
+
+    @property
+    def needs_columns(self) -> tuple[str, ...]:
+        return () if self.column == "solution" else (self.column,)
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise ValueError(f"radius ({self.radius}) must be above 0 seconds. TaRO has 3.")
+
+    def __call__(self, frames: torch.Tensor, generator: torch.Generator, row: Columns) -> torch.Tensor:
+        own = self.column in row or self.column != "solution"  # rows of any kind may be without a solution
+        intervals = read_intervals(_value(row, self.column, "shuffle_around") if own else None)
+        seconds = row.get("frame_seconds")
+        if not intervals or seconds is None or len(frames) < 2:
+            return shuffle_frames(frames, generator)
+        frames = frames.clone()
+        for first, last in self._stretches(intervals, seconds):
+            frames[first : last + 1] = shuffle_frames(frames[first : last + 1], generator)
+        return frames
+
+    def _stretches(self, intervals: Sequence[Interval], seconds: Sequence[float]) -> list[tuple[int, int]]:
+        """The first and the last place of each stretch of frames near a border; none meets another, all have two or more."""
+        found: list[tuple[int, int]] = []
+        for border in sorted({border for interval in intervals for border in interval}):
+            near = [place for place, second in enumerate(seconds) if abs(second - border) <= self.radius]
+            if len(near) < 2:
+                near = sorted(range(len(seconds)), key=lambda place: abs(seconds[place] - border))[:2]
+            first, last = min(near), max(near)
+            if found and first <= found[-1][1]:
+                first = min(found.pop()[0], first)
+            found.append((first, last))
+        return found
+
+
+def get_shuffle_around(radius: float = 3.0, column: str = "solution") -> RowContrast:
+    """
+    [`shuffle_around`] with `radius` seconds (> 0) on either side, of the intervals in another `column`.
+
+    Raises:
+        `ValueError`: a radius that is not above 0.
+    """
+    return _ShuffleAround(radius, column)
+
+
+@dataclass(frozen=True)
+class _ByColumn:
+    column: str
+    contrasts: Mapping[object, AnyContrast]
+    otherwise: AnyContrast
+    __name__ = "contrast_by_column"
+
+    @property
+    def needs_columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def __call__(self, frames: torch.Tensor, generator: torch.Generator, row: Columns) -> torch.Tensor:
+        value = _value(row, self.column, "contrast_by_column")
+        if not isinstance(value, Hashable):
+            raise ValueError(f"{self.column} ({value!r:.60}) is no single value that a contrast could be chosen by.")
+        chosen = self.contrasts.get(value, self.otherwise)
+        return contrasted(chosen, frames, generator, row)
+
+
+def get_contrast_by_column(
+    column: str, contrasts: Mapping[object, AnyContrast], otherwise: AnyContrast = shuffle_frames
+) -> RowContrast:
+    """
+    Another contrast for each value of a column, as CRPO's router (arXiv 2605.21988) has it.
+
+    >>> routed = get_contrast_by_column("about", {"space": flip_frames, "time": reverse_frames})
+    >>> routed(torch.arange(3).view(3, 1, 1, 1), torch.Generator(), {"about": "time"}).flatten().tolist()
+    [2, 1, 0]
+
+    Args:
+        column (`str`): of the records. contrasts (`Mapping`): by its values.
+        otherwise (`Contrast` or `RowContrast`, defaults to [`shuffle_frames`]): for all other values.
+    """
+    return _ByColumn(column, contrasts, otherwise)
+
+
+def _value(row: Columns, column: str, contrast: str) -> object:
+    """What a row has in a column that must be there; what is missing would choose the same for all rows, without a word."""
+    if column not in row:
+        raise ValueError(
+            f"The data has no column {column!r}, which the contrast {contrast} takes. It has {', '.join(row)}."
+        )
+    return row[column]
+
+
+def frame_seconds(metadata: Any, num_frames: int) -> Sequence[float] | None:
+    """Where in its video each frame lies, in seconds, by a transformers `VideoMetadata`; `None` where it does not say."""
+    indices, fps = getattr(metadata, "frames_indices", None), getattr(metadata, "fps", None)
+    if indices is None or not fps or len(indices) != num_frames:
+        return None
+    return [float(index) / fps for index in indices]

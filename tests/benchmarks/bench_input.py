@@ -22,13 +22,13 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-import tiny  # noqa: E402
-from bench_video import write_video  # noqa: E402
-from helpers import row  # noqa: E402
+import tiny
+from bench_video import write_video
+from helpers import row
 
-from videor1_trl.batch import BatchLoader  # noqa: E402
-from videor1_trl.contrast import shuffle_frames  # noqa: E402
-from videor1_trl.video import load_video  # noqa: E402
+from videor1_trl.contrast import shuffle_frames
+from videor1_trl.data.batch import BatchLoader
+from videor1_trl.media.video import load_video
 
 
 PROMPTS, GROUP, BATCHES = 4, 2, 3

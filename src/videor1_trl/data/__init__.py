@@ -1,0 +1,1 @@
+"""From records to batches: rows, their media in their places, encoded prompts. Imports nothing above `media`."""

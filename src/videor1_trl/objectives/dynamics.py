@@ -1,0 +1,132 @@
+"""Which questions are about the order of time, and whether two rollouts behave as they should for their kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..rewards.reward import Completion
+from ..rewards.verdicts import as_verdict
+from ..text.answers import judge
+from ..text.messages import Columns, content
+from ..text.prompts import PROBLEM_TYPES, extract_answer
+
+
+RouterKind = Literal["labels", "self", "gap", "none"]
+ROUTERS: tuple[RouterKind, ...] = ("labels", "self", "gap", "none")
+_LABELS: dict[object, bool] = {"dynamic": True, "static": False, True: True, False: False}
+
+
+def share_right(accuracies: Sequence[float | None], threshold: float) -> float:
+    """
+    p: the share of rollouts above the threshold, of those with a verdict; NaN without any.
+
+    >>> share_right([1.0, 0.0, None], 0.5)
+    0.5
+    """
+    known = [verdict for verdict in map(as_verdict, accuracies) if not math.isnan(verdict)]
+    return sum(verdict > threshold for verdict in known) / len(known) if known else math.nan
+
+
+def answer_of(completion: Completion) -> str | None:
+    """What a completion answers; `None` where it does not, which is never another answer."""
+    return extract_answer(content(completion)) or None
+
+
+def same_answer(one: str, other: str, group: Columns) -> bool:
+    """
+    Whether two answers say the same, by the rule of the group's `problem_type`: "A." is "A". The same words where it has none.
+
+    >>> same_answer("A.", "a", {"problem_type": "multiple choice"}), same_answer("up", "down", {})
+    (True, False)
+    """
+    kind, options = group.get("problem_type"), [str(each) for each in group.get("options") or () if each is not None]
+    if kind not in PROBLEM_TYPES:
+        return one.split() == other.split()
+    return (judge(one, other, kind, options=options) or 0.0) > 0.5
+
+
+def behaving_share(completion: Completion, contrasts: Sequence[Completion], dynamic: bool, group: Columns) -> float:
+    """
+    CRPO's relation of an ordered rollout to those on contrast frames: the share of them that answer otherwise (dynamic), or
+    the same (static). Contrast rollouts without an answer are left out: they are never "different". 0.0 where none is left.
+
+    >>> said = [f"<answer>{letter}</answer>" for letter in "BAB"]
+    >>> behaving_share(said[1], [*said, "A"], True, {"problem_type": "multiple choice"})
+    0.6666666666666666
+    """
+    answer = answer_of(completion)
+    others = [each for each in map(answer_of, contrasts) if each is not None]
+    if answer is None or not others:
+        return 0.0
+    return sum(same_answer(answer, other, group) != dynamic for other in others) / len(others)
+
+
+@dataclass(frozen=True)
+class Router:
+    """
+    Says whether a group's question is about the order of time.
+
+    Args:
+        kind (`str`): `"labels"`: as a column says. `"self"`: where the ordered rollouts do better than the contrast ones by more
+            than `margin`, and in a share of the other groups (`explore`), drawn by chance, since a policy that ignores the
+            order would confirm itself. `"gap"`: by chance, in a share p - p~ of such groups (at least `explore` of all), which weighs
+            them by the gap; the others count for nothing, neither dynamic nor static. `"none"`: every question is.
+        column (`str`, *optional*): the labels: "dynamic" or "static", or whether it is dynamic.
+        explore (`float`): in [0, 1]. margin (`float`): of p - p~, >= 0.
+
+    >>> Router("labels", "about")(1.0, 0.0, {"about": "static"}), Router("self")(0.5, 0.25, {}), Router("none")(0.0, 0.0, {})
+    (False, True, True)
+    >>> Router("gap")(0.75, 0.25, {"group_draw": 0.4}), Router("gap")(0.75, 0.25, {"group_draw": 0.6})
+    (True, None)
+    """
+
+    kind: RouterKind = "labels"
+    column: str | None = None
+    explore: float = 0.0
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ROUTERS:
+            raise ValueError(f"router ({self.kind!r}) must be one of {', '.join(map(repr, ROUTERS))}.")
+        if self.kind == "labels" and self.column is None:
+            raise ValueError(
+                "router='labels' needs a column that says which questions are about the order of time ('dynamic' or "
+                "'static'). Name it (objective_column), or use router (objective_router) 'self' or 'none'."
+            )
+        if not 0 <= self.explore <= 1:
+            raise ValueError(f"explore ({self.explore}) must be in [0, 1]: a share of groups.")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin ({self.margin}) must be in [0, 1): by how much p must exceed p~.")
+        if (self.kind not in ("self", "gap") and self.explore) or (self.kind != "self" and self.margin):
+            raise ValueError(
+                f"explore is that of router='self' and 'gap', margin that of 'self', and it is {self.kind!r}. Leave them out."
+            )
+
+    @property
+    def needs_columns(self) -> tuple[str, ...]:
+        """The column of the labels, where labels decide."""
+        return (self.column,) if self.kind == "labels" and self.column is not None else ()
+
+    def __call__(self, p: float, contrast_p: float, group: Columns) -> bool | None:
+        """Whether it is dynamic, by p and p~ and the group's columns; `None` where a row has no label, or the gap draws it not."""
+        if self.kind == "none":
+            return True
+        if self.kind == "self":
+            return p > contrast_p + self.margin + 1e-9 or group.get("group_draw", 1.0) < self.explore
+        if self.kind == "gap":
+            gap = 0.0 if math.isnan(p - contrast_p) else p - contrast_p
+            return True if group.get("group_draw", 1.0) < max(gap, self.explore) else None
+        return self._labelled(group)
+
+    def _labelled(self, group: Columns) -> bool | None:
+        if self.column not in group:
+            raise ValueError(f"The data has no column {self.column!r}, which the objective takes for its labels.")
+        label = group[str(self.column)]
+        if label is None:
+            return None
+        if label not in _LABELS:
+            raise ValueError(f"{self.column} ({label!r}) must be 'dynamic' or 'static', or true or false for dynamic.")
+        return _LABELS[label]

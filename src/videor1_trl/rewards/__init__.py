@@ -1,0 +1,1 @@
+"""Rewards: plain callables on lists, from `text` alone; no torch, no model."""

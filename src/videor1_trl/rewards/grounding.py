@@ -1,0 +1,132 @@
+"""How well an answer places something: in time, in space, or in an order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..text.intervals import boundaries_iou, merged, read_intervals, temporal_iou
+from ..text.messages import content
+from ..text.places import box_iou, is_order, names_numbers, order_score, read_box, read_order
+from ..text.prompts import extract_answer
+from .reward import Completion, Reward
+
+
+def temporal_iou_reward(
+    completions: Sequence[Completion], solution: Sequence[str | None], **kwargs: Any
+) -> list[float | None]:
+    """
+    Time in both the answer's intervals and the solution's, over time in either; unions, where they have several.
+
+    Range [0, 1]; 0.0 without an answer or an interval in it, `None` where the solution has none. Seconds ("12.5 - 20.1") or the
+    clock ("0:12 to 1:05"), see [`read_intervals`]. Source: Time-R1 (plain IoU); VideoChat-R1.5 (unions).
+
+    Args:
+        completions (`list` of length B): TRL's two shapes.
+        solution (`list[str | None]` of length B): with intervals, in `<answer>` tags or without.
+
+    >>> temporal_iou_reward(["<answer>2 - 6</answer>", "2 - 6"], ["<answer>0 - 4</answer>"] * 2)
+    [0.3333333333333333, 0.0]
+    """
+    return _TemporalIou()(completions, solution, **kwargs)
+
+
+@dataclass(frozen=True)
+class _TemporalIou:
+    boundaries: bool = False
+    __name__ = "temporal_iou_reward"
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        solution: Sequence[str | None],
+        duration: Sequence[float | None] | None = None,
+        **kwargs: object,
+    ) -> list[float | None]:
+        if self.boundaries and duration is None:
+            raise ValueError(
+                "temporal_iou_reward with boundaries needs the column 'duration', the seconds of each row's video. Add it to the "
+                "dataset, or take get_temporal_iou_reward()."
+            )
+        durations = [None] * len(completions) if duration is None else duration
+        return [
+            self._one(_answered(completion), gold, length)
+            for completion, gold, length in zip(completions, solution, durations, strict=True)
+        ]
+
+    def _one(self, answer: str | None, solution: str | None, duration: float | None) -> float | None:
+        gold, found = merged(read_intervals(solution)), merged(read_intervals(answer))
+        if not gold or (self.boundaries and not duration):
+            return None
+        if not found:
+            return 0.0
+        return boundaries_iou(found, gold, duration) if self.boundaries and duration else temporal_iou(found, gold)
+
+
+def _answered(completion: Completion) -> str | None:
+    """What a completion answers; `None` without an answer."""
+    return extract_answer(content(completion))
+
+
+def get_temporal_iou_reward(boundaries: bool = False) -> Reward:
+    """
+    `temporal_iou_reward`, with `boundaries` times (1 - ds / D) (1 - de / D): ds and de are how far the (first) start and the
+    (last) end are off, D is the video's length, the column `duration` in seconds; `None` where a row has no duration.
+
+    Source: Time-R1, ArrowGEV (arXiv 2601.06559) and TaRO (2606.09248).
+
+    >>> get_temporal_iou_reward(boundaries=True)(["<answer>0 - 4</answer>"], ["0 - 8"], duration=[8.0])
+    [0.25]
+    """
+    return _TemporalIou(boundaries)
+
+
+def permutation_reward(
+    completions: Sequence[Completion], solution: Sequence[str | None], **kwargs: object
+) -> list[float | None]:
+    """
+    1.0 for the right order of K parts; 0.2 times the share of parts in their place for another order of the same parts,
+    where K > 4; else 0.0. `None` where the solution is no order.
+
+    Numbers, letters ("B, A, C") or digits without marks between them ("312"). Source: Visual Jigsaw (arXiv 2509.25190), whose
+    code takes 0.5 off for repetition, which this does not.
+
+    >>> permutation_reward(["<answer>3, 1, 2</answer>", "<answer>312</answer>", "<answer>1 2 3</answer>"], ["3 1 2"] * 3)
+    [1.0, 1.0, 0.0]
+    >>> permutation_reward(["<answer>2 1 3 4 5</answer>"], ["1 2 3 4 5"])
+    [0.12]
+    """
+    found: list[float | None] = []
+    for completion, text in zip(completions, solution, strict=True):
+        gold = read_order(text)
+        found.append(order_score(read_order(_answered(completion)), gold) if is_order(gold) else None)
+    return found
+
+
+def box_iou_reward(
+    completions: Sequence[Completion], solution: Sequence[str | None], **kwargs: object
+) -> list[float | None]:
+    """
+    Area in both boxes over area in either. A box is its corners `x1, y1, x2, y2`, left, top, right, bottom, counted from the upper
+    left of the picture, in whatever brackets; answer and solution in the same unit, which is the question's to say.
+
+    Range [0, 1]; 0.0 without an answer, without a box in it, or with more than one; `None` where the solution has no numbers.
+    Source: VideoChat-R1.5, one box.
+
+    Raises:
+        `ValueError`: a solution of numbers that are not one box, such as a corner with width and height.
+
+    >>> box_iou_reward(["<answer>[0, 0, 2, 2]</answer>", "<answer>there</answer>"], ["[1, 0, 3, 2]"] * 2)
+    [0.3333333333333333, 0.0]
+    """
+    found: list[float | None] = []
+    for completion, text in zip(completions, solution, strict=True):
+        gold, box = read_box(text), read_box(_answered(completion))
+        if gold is None and names_numbers(text):
+            raise ValueError(
+                f"box_iou_reward cannot tell what box the solution {text!r:.80} means: it must be x1, y1, x2, y2 with x1 < x2 and "
+                "y1 < y2. Convert the record."
+            )
+        found.append(None if gold is None else box_iou(box, gold) if box else 0.0)
+    return found

@@ -1,0 +1,1 @@
+"""The commands that `pip install` brings. Nothing of the package imports them."""

@@ -1,0 +1,49 @@
+"""`--dry_run` of the commands that ask a model: what would be asked, and which media are missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from videor1_trl.generation.requests import GenerationSettings
+
+
+def video_reader(settings: GenerationSettings) -> Callable[[object], object]:
+    """Reads a video as the model will see it."""
+    from videor1_trl import load_video
+
+    return lambda source: load_video(source, **settings.video_settings)
+
+
+def unreadable(sources: Collection[object], load: Callable[[object], object], num_read: int = 8) -> list[str]:
+    """What is wrong with media: each is looked for, and so many of the first are read by `load`."""
+    from tqdm.auto import tqdm
+
+    from videor1_trl import MediaError
+
+    problems = []
+    for place, source in enumerate(tqdm(sources, desc="media")):
+        path = Path(str((source.get("path") or source["frames"]) if isinstance(source, dict) else source))
+        if not path.exists():
+            problems.append(f"{path}: missing")
+        elif place < num_read:
+            try:
+                load(source)
+            except MediaError as error:
+                problems.append(str(error))
+    return problems
+
+
+def print_look(asked: str, parts: list[str], problems: list[str], file: str) -> int:
+    """Prints what was found: what would be asked, how much of each part, and what is wrong; the exit code."""
+    print(asked)
+    for part, count in sorted(Counter(parts).items()):
+        print(f"  {part}: {count:,}")
+    for problem in problems[:10]:
+        print(f"problem: {problem}")
+    print(f"Problems: {len(problems):,}." if problems else f"Every {file} is there; the first of them can be read.")
+    return int(bool(problems))

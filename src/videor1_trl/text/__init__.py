@@ -1,0 +1,1 @@
+"""Texts, without torch: wording of questions, messages, choices, numbers and how an answer is judged. Imports nothing of the package."""

@@ -1,0 +1,93 @@
+"""
+Which objective teaches the order of time where a shortcut is as good? `python studies/order_vs_shortcut/study.py`
+
+Makes the runs that are not yet in results.jsonl, beside this file, by their importance, then the table and the picture.
+See README.md beside it for the world, and world.py, study_runs.py and report.py for each part.
+
+    python studies/order_vs_shortcut/study.py                                         # all; ten to twenty seconds a run and core
+    python studies/order_vs_shortcut/study.py --objectives grpo crpo_labels --q 1.0 --seeds 0 1
+    python studies/order_vs_shortcut/study.py --table                                 # of the runs so far, and no more runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from report import picture, table
+from study_runs import CLAIMS, OBJECTIVES, Run, Study
+
+
+HERE = Path(__file__).parent
+FIRST = ("grpo", "crpo_labels", "crpo_wrong_labels", "crpo_all", "tgrpo", "crpo_explores", "crpo_gap_explores")
+ALL = (*OBJECTIVES, *CLAIMS)
+CLAIM_SEEDS = 5  # the first of --seeds
+SMALL: dict[str, Any] = {"sizes": {"cold": 16, "train": 8, "lies": 12, "truth": 4}, "rows": 16, "check_every": 1}
+
+
+def plan(args: argparse.Namespace) -> Iterator[Run]:
+    """
+    All runs that are asked for, the important ones first: for each ability and q the objectives of FIRST with all seeds, then
+    the others; the claims once, for the first ability and q.
+    """
+    first = [name for name in args.objectives if name in FIRST]
+    others = [name for name in args.objectives if name in OBJECTIVES and name not in FIRST]
+    claims = [name for name in args.objectives if name in CLAIMS]
+    for cold, steps in zip(args.cold_steps, args.steps, strict=True):
+        for q in args.q:
+            for names, seeds in ((first, args.seeds), (others, args.seeds), (claims, args.seeds[:CLAIM_SEEDS])):
+                for seed in seeds:
+                    yield from (Run(name, q, seed, cold, steps) for name in names)
+            claims = []
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The runs in the file, each once: several processes may have made the same one."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return list({tuple(each[key] for key in Run._fields): each for each in map(json.loads, lines)}.values())
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objectives", nargs="+", default=ALL, choices=ALL)
+    parser.add_argument(
+        "--q", nargs="+", type=float, default=[1.0, 0.95, 0.8], help="shares of marks that tell the truth"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)))
+    parser.add_argument("--cold_steps", nargs="+", type=int, default=[110, 70], help="two abilities at the start")
+    parser.add_argument(
+        "--steps", nargs="+", type=int, default=[27, 45], help="of the training, for each of --cold_steps"
+    )
+    parser.add_argument("--results", type=Path, default=HERE / "results.jsonl")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/order_vs_shortcut"), help="of videos and cold starts"
+    )
+    parser.add_argument("--picture", type=Path, help="where it goes; beside the results, unless it is given")
+    parser.add_argument("--small", action="store_true", help="few videos and rollouts: seconds, to see that it works")
+    parser.add_argument("--table", action="store_true", help="table and picture of the runs so far, and no more runs")
+    args = parser.parse_args(argv)
+    if len(args.steps) != len(args.cold_steps):
+        parser.error(
+            f"--steps has {len(args.steps)} numbers and --cold_steps {len(args.cold_steps)}. Give one of each."
+        )
+    if not args.table:
+        torch.set_num_threads(1)
+        args.folder.mkdir(parents=True, exist_ok=True)
+        study = Study(args.folder, **(SMALL if args.small else {}))
+        for run in plan(args):
+            if not any(all(each[key] == value for key, value in run._asdict().items()) for each in read(args.results)):
+                line = json.dumps(study.train(run, tuple(args.cold_steps)))
+                with args.results.open("a") as target:
+                    target.write(line + "\n")
+    results = read(args.results)
+    sys.stdout.write(table(results) + "\n")
+    picture(results, args.picture or args.results.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""
+CPU seconds of an evaluation that shares what questions on one video begin with, against row by row; memory of an hour-long file.
+
+Workload: a random Qwen2.5-VL (6 layers of 256) on 4 videos with 4 questions each, ordered and reversed, 16 frames of 56 x 56 pixels'
+budget 4 times 28 x 28, 32 new tokens, batches of 8, float32, one thread. The long file: 3,600 s of 64 x 64 pixels at 2 frames a second, written here.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
+
+import tiny
+
+from videor1_trl import load_video, reverse_frames
+from videor1_trl.generation.requests import GenerationRequest, GenerationSettings
+from videor1_trl.generation.transformers_backend import TransformersBackend
+
+
+def write_long(path, seconds, rate=2):
+    """A file of slowly changing colours."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate, options={"preset": "ultrafast", "g": "20"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for place in range(seconds * rate):
+            frame = np.full((64, 64, 3), place % 256, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def requests(videos):
+    for place, video in enumerate(videos):
+        for number, text in enumerate(("which way?", "how many?", "which one is first?", "what comes last?")):
+            for name, contrast in (("ordered", None), ("reversed", reverse_frames)):
+                yield GenerationRequest(
+                    f"{name} {place} {number}", [{"role": "user", "content": text}], [video], (), contrast
+                )
+
+
+def measure_sharing(folder, repetitions):
+    model = tiny.build("qwen2_5_vl", folder / "model")
+    config = model.model.config
+    text = config.text_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 768, 6
+    text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
+    text.layer_types = ["full_attention"] * 6
+    config.vision_config.out_hidden_size = 256
+    torch.manual_seed(0)
+    network = type(model.model)(config).eval()
+    videos = [str(tiny.write_mp4(folder / f"{n}.mp4", tiny.colour_frames(n, count=16))) for n in range(4)]
+    settings = GenerationSettings(max_new_tokens=32, video_min_pixels=28 * 28 * 36, video_max_pixels=28 * 28 * 36)
+    found = {"row by row": [], "shared": []}
+    answers = {}
+    for _ in range(repetitions):
+        for name, shares in (("row by row", False), ("shared", True)):
+            backend = TransformersBackend(network, model.processor, settings, share_prefix=shares)
+            start = time.process_time()
+            answers[name] = {each.key: each for each in backend.generate(requests(videos))}
+            found[name].append(time.process_time() - start)
+    assert answers["row by row"] == answers["shared"]
+    prompt = next(iter(answers["shared"].values())).num_prompt_tokens
+    return {"prompt_tokens": prompt, **{name: sorted(each)[len(each) // 2] for name, each in found.items()}}
+
+
+def measure_long(path, frames):
+    """Of a process of its own: seconds, and MiB that reading the file adds to what importing took."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    loaded, metadata = load_video(path, fps=2.0, min_frames=4, max_frames=frames, num_frames=None)
+    seconds = time.perf_counter() - start
+    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"frames": len(loaded), "last_second": metadata.timestamps[-1], "seconds": seconds, "added_mib": added}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("out", nargs="?", default="runs/bench/evaluation.json", type=Path)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--long", nargs=2, metavar=("FILE", "FRAMES"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.long:
+        print(json.dumps(measure_long(arguments.long[0], int(arguments.long[1]))))
+        return
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        results["sharing"] = measure_sharing(folder, arguments.repetitions)
+        row = results["sharing"]
+        print(
+            f"prompts of {row['prompt_tokens']} tokens: row by row {row['row by row']:.2f} CPU s, shared {row['shared']:.2f}",
+            flush=True,
+        )
+        file = write_long(folder / "hour.mp4", 3600)
+        for frames in (16, 64, 128):
+            command = [sys.executable, __file__, "--long", str(file), str(frames)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            results[f"hour, {frames} frames"] = json.loads(said.strip().splitlines()[-1])
+            print(frames, said.strip().splitlines()[-1], flush=True)
+    setup = {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"setup": setup, "results": results}, indent=1) + "\n")
+    print(f"wrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

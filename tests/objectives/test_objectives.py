@@ -1,0 +1,240 @@
+"""Each objective by its paper's formula, with numbers worked out by hand."""
+
+import pickle
+import re
+from types import SimpleNamespace
+
+import pytest
+from helpers import config
+
+from videor1_trl.objectives.chosen import OBJECTIVES, objective_of
+from videor1_trl.objectives.dynamics import Router
+from videor1_trl.objectives.gap import get_gap_reward
+from videor1_trl.objectives.log_prob_drop import get_log_prob_drop_reward
+from videor1_trl.objectives.mirrored_interval import get_mirrored_interval_reward
+from videor1_trl.objectives.objective import Needs, TrainsContrast
+from videor1_trl.objectives.relation import get_crpo_reward, get_relation_reward
+from videor1_trl.objectives.temporal import temporal_reward
+
+
+def said(answers):
+    """Completions that answer so, one letter each; "-" answers nothing."""
+    texts = ["no tag" if each == "-" else f"<think>so</think><answer>{each}</answer>" for each in answers]
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+def choice(ordered, contrast, **columns):
+    group = {
+        "problem_type": "multiple choice",
+        "options": ["A. up", "B. down", "C. left"],
+        "solution": "<answer>A</answer>",
+    }
+    return {**group, "completions": said(ordered), "contrast_completions": said(contrast), **columns}
+
+
+def right(answers):
+    return [float(each == "A") for each in answers]
+
+
+RELATIONS = {  # ordered, contrast, about, bonuses: the share of answering contrast rollouts that behave, if right
+    "half of them changed": ("AABA", "ABAB", "dynamic", [0.5, 0.5, 0.0, 0.5]),
+    "none changed": ("AB", "AA", "dynamic", [0.0, 0.0]),
+    "static wants the same": ("AB", "AAAB", "static", [0.75, 0.0]),
+    "no answer is never different": ("A", "-B--", "dynamic", [1.0]),
+    "nor the same": ("A", "-A-B", "static", [0.5]),
+    "nobody answers": ("A", "--", "dynamic", [0.0]),
+    "no label, no bonus": ("AB", "BB", None, [None, None]),
+    "true is dynamic": ("A", "BB", True, [1.0]),
+}
+
+
+@pytest.mark.parametrize("ordered, contrast, about, bonuses", RELATIONS.values(), ids=RELATIONS)
+def test_relation_of_right_rollouts_to_the_contrast_rollouts(ordered, contrast, about, bonuses):
+    relation = get_relation_reward(router="labels", column="about")
+    found = relation(right(ordered), right(contrast), **choice(ordered, contrast, about=about))
+    assert found == pytest.approx(bonuses)
+
+
+def test_relation_compares_answers_by_the_rule_of_their_problem_type():
+    group = choice("A", [])
+    group["contrast_completions"] = said(["A.", "(a)", "up", "B"])
+    assert get_relation_reward()([1.0], [1.0, 1.0, 1.0, 0.0], **group) == [0.25]
+    words = {"completions": said(["to the left"]), "contrast_completions": said(["to the  left", "right"])}
+    assert get_relation_reward(weight=0.4)([1.0], [1.0, 0.0], **words) == [
+        0.2
+    ]  # without a problem type: the same words
+
+
+def test_crpo_rewards_contrast_rollouts_that_behave_and_more_so_the_better_the_ordered_ones():
+    """behave_j + weight * behave_j * p, p = 3/4: 1.75 for an answer that changed; nothing for the key or no answer."""
+    crpo = get_crpo_reward(column="about")
+    ordered, contrast = "AAAB", "AB-C"
+    dynamic = crpo.contrast_rewards(right(ordered), right(contrast), **choice(ordered, contrast, about="dynamic"))
+    assert dynamic == [0.0, 1.75, 0.0, 1.75]
+    static = crpo.contrast_rewards(right(ordered), right(contrast), **choice(ordered, contrast, about="static"))
+    assert static == [1.75, 0.0, 0.0, 0.0]
+    assert crpo(right(ordered), right(contrast), **choice(ordered, contrast, about="dynamic")) == pytest.approx(
+        [2 / 3, 2 / 3, 2 / 3, 0.0]  # of A, B, C, the answers to the contrast video, two are changed
+    )
+    group = choice("A", "B", about=None)
+    assert crpo([1.0], [0.0], **group) == [None] and crpo.contrast_rewards([1.0], [0.0], **group) == [None]
+
+
+def test_crpo_leaves_out_contrast_rollouts_without_a_verdict():
+    assert get_crpo_reward(router="none").contrast_rewards([1.0], [None, 0.0], **choice("A", "BB")) == [None, 2.0]
+    assert get_crpo_reward(router="none").contrast_rewards([None], [0.0], **choice("A", "B")) == [1.0]  # p unknown
+
+
+def test_the_self_router_follows_what_the_order_is_worth_and_explores_by_the_groups_draw():
+    router = Router("self", explore=0.2, margin=0.25)
+    assert [router(p, 0.25, {"group_draw": 0.5}) for p in (0.0, 0.5, 0.75)] == [False, False, True]  # ties are static
+    assert [router(0.25, 0.25, {"group_draw": draw}) for draw in (0.1, 0.2, 0.9)] == [True, False, False]
+    assert not router(float("nan"), 0.0, {})
+
+
+def test_the_gap_router_takes_a_group_as_often_as_its_gap_is_large_and_leaves_the_others_out():
+    router = Router("gap", explore=0.125)
+    # p - p~ = 0.5: half of all draws; a gap of 0 or below, or none: an eighth, by exploring
+    assert [router(0.75, 0.25, {"group_draw": draw}) for draw in (0.0, 0.49, 0.5, 0.9)] == [True, True, None, None]
+    for p, contrast_p in ((0.25, 0.25), (0.0, 1.0), (float("nan"), 0.0)):
+        assert [router(p, contrast_p, {"group_draw": draw}) for draw in (0.1, 0.13)] == [True, None]
+    assert Router("gap")(1.0, 0.0, {}) is None  # without a draw nothing is taken
+    crpo = get_crpo_reward(router="gap")
+    group = {"group_draw": 0.9, **choice("AB", "AB")}
+    assert (
+        crpo([1.0, 0.0], [1.0, 0.0], **group) == [None, None] == crpo.contrast_rewards([1.0, 0.0], [1.0, 0.0], **group)
+    )
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"router": "labels"}, "router='labels' needs a column"),
+        ({"router": "llm"}, "router ('llm') must be one of 'labels', 'self', 'gap', 'none'"),
+        (
+            {"router": "none", "explore": 0.1},
+            "explore is that of router='self' and 'gap', margin that of 'self', and it is 'none'",
+        ),
+        ({"router": "gap", "margin": 0.1}, "margin that of 'self', and it is 'gap'"),
+        ({"router": "self", "explore": 1.5}, "explore (1.5) must be in [0, 1]"),
+        ({"router": "self", "margin": 1.0}, "margin (1.0) must be in [0, 1)"),
+        ({"router": "none", "weight": -1.0}, "weight (-1.0) must be a finite number >= 0"),
+        ({"router": "none", "threshold": 1.0}, "threshold (1.0) must be in [0, 1)"),
+    ],
+)
+def test_parameters_out_of_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        get_crpo_reward(**settings)
+
+
+def test_a_label_that_is_none_and_a_missing_column_are_named():
+    relation = get_relation_reward(router="labels", column="about")
+    with pytest.raises(ValueError, match=re.escape("about ('yes') must be 'dynamic' or 'static'")):
+        relation([1.0], [0.0], **choice("A", "B", about="yes"))
+    with pytest.raises(ValueError, match=re.escape("The data has no column 'about'")):
+        relation([1.0], [0.0], **choice("A", "B"))
+
+
+def test_log_prob_drop_pays_what_falls_by_more_than_the_mean():
+    """Drops 1.5, 0.5, 2.0 and 0.0: the mean is 1."""
+    group = {
+        "logps": [[-1.0, -1.0], [-2.0], [-1.0, -3.0], [-1.0]],
+        "contrast_logps": [[-3.0, -2.0], [-2.5], [-4.0, -4.0], [-1.0]],
+    }
+    assert get_log_prob_drop_reward()([1.0, 1.0, 0.0, 1.0], [], **group) == [0.3, 0.0, 0.0, 0.0]  # the third is wrong
+    assert get_log_prob_drop_reward(margin=0.6)([1.0] * 4, [], **group) == [0.0, 0.0, 0.3, 0.0]
+    assert get_log_prob_drop_reward(weight=0.5, fixed=0.4)([1.0] * 4, [], **group) == [0.5, 0.5, 0.5, 0.0]
+    assert get_log_prob_drop_reward(threshold=0.7)([0.71, 0.7, 0.9, 1.0], [], **group) == [0.3, 0.0, 0.3, 0.0]
+    assert get_log_prob_drop_reward()([1.0], [], logps=[[]], contrast_logps=[[]]) == [0.0]
+    alike = {"logps": [[0.0]] * 6, "contrast_logps": [[-0.7]] * 6}  # the mean of six times 0.7 is less by a rounding
+    assert get_log_prob_drop_reward()([1.0] * 6, [], **alike) == [0.0] * 6
+
+
+def test_mirrored_interval_by_hand():
+    """
+    D = 10, gold 2 to 4, mirrored 6 to 8. Found 5 to 7: IoU 1/3, both borders off by 1 of 10, so b = 1/3 * 0.9 * 0.9 = 0.27; beside
+    one without an interval the mean is 0.135.
+    """
+    group = {"solution": "<answer>2 - 4</answer>", "duration": 10.0, "contrast_completions": said(["5 - 7", "never"])}
+    dynamic, static = ({**group, "about": about} for about in ("dynamic", "static"))
+    mirrored = get_mirrored_interval_reward(router="labels", column="about")
+    assert mirrored([1.0, 0.0], [0.0, 0.0], **dynamic) == pytest.approx([0.5 * (1 - 0.135)] * 2)
+    assert mirrored([1.0, 0.0], [0.0, 0.0], **static) == pytest.approx([0.5 * 0.135] * 2)
+    silent = {**dynamic, "contrast_completions": said(["5 - 7", "-"])}  # what is not answered is not different
+    assert mirrored([1.0], [0.0, 0.0], **silent) == pytest.approx([0.5 * (1 - 0.27)])
+    assert mirrored([1.0], [0.0], **{**dynamic, "contrast_completions": said("-")}) == [0.0]
+    union = {**dynamic, "solution": "1 - 2, 4 - 6", "contrast_completions": said(["4 - 6, 8 - 9"])}  # mirrored
+    assert mirrored([1.0], [0.0], **union) == [0.0]
+    assert mirrored([1.0], [0.0], **{**dynamic, "about": None}) == [None]
+    assert mirrored([1.0], [0.0], **{**dynamic, "solution": "B"}) == [None]
+    for router in ("self", "gap"):
+        with pytest.raises(ValueError, match=re.escape(f"router ({router!r}) needs shares of right answers")):
+            get_mirrored_interval_reward(router=router)
+
+
+def test_gap_is_what_the_order_was_worth():
+    """p = 3/4, p~ = 1/2; with p~ = 1 the bonus is below 0."""
+    assert get_gap_reward(weight=2.0)([1.0, 1.0, 0.0, 1.0], [1.0, 0.0]) == [0.5, 0.5, 0.0, 0.5]
+    assert get_gap_reward()([1.0, 1.0, 0.0, 1.0], [1.0, 1.0]) == [-0.25, -0.25, 0.0, -0.25]
+    assert get_gap_reward()([1.0, None], [None]) == [0.0, 0.0]
+
+
+# --- by name
+
+
+def test_names_give_the_objectives_with_the_fields_of_the_config(tmp_path):
+    group = choice("A", "BB", about="dynamic")
+    values = {
+        "tgrpo": ({"temporal_alpha": 0.7}, 0.7),
+        "relation": ({"objective_column": "about", "objective_weight": 0.4}, 0.4),
+        "crpo": ({"objective_router": "none"}, 1.0),
+        "gap": ({"objective_weight": 0.5}, 0.5),
+    }
+    for name, (settings, bonus) in values.items():
+        found = objective_of(name, config(tmp_path, objective=name, **settings))
+        assert found([1.0], [0.0, 0.0], **group) == pytest.approx([bonus]), name
+    drop = objective_of("log_prob_drop", config(tmp_path, objective="log_prob_drop", objective_margin=0.5))
+    assert drop([1.0], [], logps=[[-1.0]], contrast_logps=[[-3.0]]) == [0.0]
+
+
+def test_what_each_objective_needs():
+    found = {}
+    for name, (make, _) in OBJECTIVES.items():
+        found[name] = Needs.of(make(router="none") if name in ("relation", "crpo", "mirrored_interval") else make())
+    assert {name for name, needs in found.items() if not needs.contrast_rollouts} == {"log_prob_drop"}
+    assert {name for name, needs in found.items() if needs.logps} == {"log_prob_drop"}
+    assert {name for name, needs in found.items() if needs.trains_contrast} == {"crpo"}
+    assert Needs.of(temporal_reward) == Needs(contrast_rollouts=True)
+    assert Needs.of(None) == Needs()
+    assert isinstance(get_crpo_reward(router="none"), TrainsContrast)
+
+
+def test_objectives_can_be_pickled_and_have_names():
+    for make in (get_relation_reward, get_gap_reward, get_log_prob_drop_reward, get_mirrored_interval_reward):
+        again = pickle.loads(pickle.dumps(make()))
+        assert again == make() and again.__name__.endswith("_reward")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"objective": "grpo2"}, "objective ('grpo2') must be one of 'tgrpo', 'relation', 'crpo'"),
+        (
+            {"objective_weight": 0.5},
+            "objective_weight has no effect on objective='tgrpo': it is a parameter of relation, ",
+        ),
+        ({"objective": "gap", "objective_column": "about"}, "objective_column has no effect on objective='gap'"),
+        ({"objective": "gap", "objective_router": "none"}, "objective_router has no effect on objective='gap'"),
+        ({"objective": "crpo"}, "router='labels' needs a column"),
+        ({"objective": "mirrored_interval", "objective_router": "none"}, "Set temporal_bonus='advantage'"),
+        ({"objective": "gap", "objective_weight": -1.0}, "weight (-1.0) must be a finite number >= 0"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused_by_the_config(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(tmp_path, **settings)
+
+
+def test_an_objective_may_be_any_callable():
+    plain = SimpleNamespace(needs_logps=True)
+    assert Needs.of(plain) == Needs(contrast_rollouts=True, logps=True)
