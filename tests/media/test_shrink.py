@@ -112,7 +112,7 @@ def test_evaluation_sees_the_same_to_the_last_bit(family, contrast, models, clip
             made.chat_template_kwargs = None
             with monkeypatch.context() as patch:
                 patch.setattr(
-                    "videor1_trl.generation.media.checked_video", lambda video, source: held.append(video[0]) or video
+                    "videor1_trl.data.placing.checked_video", lambda video, source: held.append(video[0]) or video
                 )
                 found.append([encoded.features for _, encoded in made._encode_window(requests)])
             size = max(each.shape[2] for each in held)
