@@ -28,9 +28,12 @@ from videor1_trl.media.limits import begin_readings  # noqa: E402
 collect_ignore = ["engines/run.py", "engines/resume.py", "engines/killed_records.py"]  # started as processes
 
 torch.set_num_threads(1)
-# No test is about time: on a busy machine any example may take long
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# No test is about time: on a busy machine any example may take long. The suite has the same examples in every run;
+# `--hypothesis-profile=search` looks for new ones
+untimed = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("search", **untimed)
+settings.register_profile("fixed", derandomize=True, **untimed)
+settings.load_profile("fixed")
 
 
 def pytest_collection_modifyitems(items):

@@ -65,7 +65,8 @@ def test_any_mix_of_rows_equals_row_by_row(ready, family, composition, seed):
     completions = [torch.randint(20, 250, (length,), generator=generator).tolist() for _, length in composition]
     weights = torch.randn(len(rows), max(1, *map(len, completions)), generator=generator)
     packed = computed(tgrpo, rows, completions, True, weights)
-    assert_same(packed, computed(tgrpo, rows, completions, False, weights, plain=False))
+    # random weights cancel in the sum: rounding alone came to 1.4e-5 of the norm in 60 mixes
+    assert_same(packed, computed(tgrpo, rows, completions, False, weights, plain=False), of_norm=5e-5)
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
