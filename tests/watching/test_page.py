@@ -145,6 +145,10 @@ def test_journals_are_shown_too_and_rationales_that_were_kept_with_their_record(
         (1, True, True),
     ]
     assert second.rollouts[0]["error"] == "bad.mp4" and second.rollouts[0]["completion"] == ""
+    other = {**record_of, "problem": "And here?"}
+    (journal / "records.jsonl").write_text(json.dumps(record_of) + "\n" + json.dumps(other) + "\n")
+    ambiguous, _ = read_groups(journal)
+    assert (ambiguous.prompt, ambiguous.rollouts[1].get("kept")) == ("", True), "not the prompt of another record"
     (journal / "records.jsonl").unlink()
     lines = [{"session": {}}, line("ordered:7", "a"), line("shuffled:7", "b")]
     (journal / "completions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))

@@ -20,8 +20,8 @@ from ..generation.requests import Backend, GenerationRequest, identity_and_notes
 from ..media.columns import MEDIA_COLUMNS
 from ..rewards.format import format_reward
 from ..text.answers import judge
-from ..text.messages import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
-from ..text.prompts import extract_answer
+from ..text.messages import THINK_CLOSE, THINK_OPEN
+from ..text.prompts import extract_answer, extract_thought
 
 
 KEPT, ERROR = "kept", "error"
@@ -134,7 +134,7 @@ def judge_completion(
         return Verdict(ERROR)
     text = entry["text"].strip()
     accuracy = judge(solution, extract_answer(text), problem_type, strict=rules.strict, options=options)
-    found = _thought(text)
+    found = extract_thought(text)
     failed = {
         "cut_off": entry["finished"] is False,
         "no_rationale": found is None,
@@ -351,14 +351,6 @@ class _Records:
 
 def _key(place: int, sample: int) -> str:
     return f"{place}/{sample}"
-
-
-def _thought(text: str) -> str | None:
-    """What the text's first `<think>...</think>` holds, as it is; `None` where that is nothing or holds a tag."""
-    _, _, behind = text.partition(THINK_OPEN)
-    found, closed, _ = behind.partition(THINK_CLOSE)
-    is_whole = closed and found.strip() and not any(tag in found for tag in (THINK_OPEN, ANSWER_OPEN, ANSWER_CLOSE))
-    return found if is_whole else None
 
 
 def _num_tokens(entry: Entry) -> int:

@@ -203,3 +203,16 @@ def extract_answer(text: str, *, strict: bool = False) -> str | None:
     start += len(ANSWER_OPEN)
     end = text.find(ANSWER_CLOSE, start)
     return None if end < 0 else text[start:end].strip()
+
+
+def extract_thought(text: str) -> str | None:
+    """
+    What the first `<think>...</think>` of a text holds, as it is; `None` where that is nothing but white space or holds a tag.
+
+    >>> extract_thought("<think>left?</think><answer>B</answer>"), extract_thought("<think>left? <answer>B</answer></think>")
+    ('left?', None)
+    """
+    _, _, behind = text.partition(THINK_OPEN)
+    found, closed, _ = behind.partition(THINK_CLOSE)
+    is_whole = closed and found.strip() and not any(tag in found for tag in (THINK_OPEN, ANSWER_OPEN, ANSWER_CLOSE))
+    return found if is_whole else None

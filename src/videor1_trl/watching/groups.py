@@ -9,7 +9,7 @@ from typing import Any
 
 from ..generation.journal import read_lines
 from ..text.messages import Named
-from ..text.prompts import extract_answer
+from ..text.prompts import extract_answer, extract_thought
 from .store import read_rollouts, rollout_files
 
 
@@ -122,19 +122,26 @@ def _of_journal(folder: Path) -> list[Group]:
             group = found.setdefault(name, Group(folder.name, None, name if separator else f"record {name}", folder))
             rollout = _answer(line, contrast="" if condition == "ordered" else condition)
             rollout["place"] = sum(each["kind"] == rollout["kind"] for each in group.rollouts)
-            record = next((kept[text] for text in kept if text in rollout["completion"]), None) if kept else None
-            if record is not None:
+            of_thought = kept.get(extract_thought(rollout["completion"]) or "", [])
+            if of_thought:
+                rollout["kept"] = True
+            if len(of_thought) == 1:  # of several records that one rationale was kept for, none is told to be this one
+                [record] = of_thought
                 group.prompt, group.problem_type = record["problem"], record.get("problem_type", "")
-                group.gold, rollout["kept"] = extract_answer(record["solution"]) or record["solution"], True
+                group.gold = extract_answer(record["solution"]) or record["solution"]
             group.rollouts.append(rollout)
     return list(found.values())
 
 
-def _kept_records(folder: Path) -> dict[str, Named]:
-    """The records of the rationales that were kept, by their rationale."""
+def _kept_records(folder: Path) -> dict[str, list[Named]]:
+    """The records whose rationales were kept, by what these hold."""
     path = folder / "records.jsonl"
-    lines = read_lines(path) if path.is_file() else iter(())
-    return {line["process"]: line for line in lines if line.get("process") and "problem" in line}
+    found: dict[str, list[Named]] = {}
+    for line in read_lines(path) if path.is_file() else ():
+        if line.get("process") and "problem" in line:
+            found.setdefault(extract_thought(line["process"]) or "", []).append(line)
+    found.pop("", None)
+    return found
 
 
 def _answer(entry: Named, contrast: str) -> Named:

@@ -50,6 +50,7 @@ class RolloutFile:
     rank: int
     max_bytes: int
     _sizes: dict[str, int] = field(default_factory=dict)  # of the frames that are there
+    _shown: set[str] = field(default_factory=set)  # frames that the file which is written shows
 
     def __post_init__(self) -> None:
         self.name = "rollouts" if self.rank == 0 else f"rollouts-{self.rank:03}"
@@ -57,13 +58,14 @@ class RolloutFile:
         for path in (self.folder / FRAMES / f"{self.rank:03}").glob("*.jpg"):
             self._sizes[f"{FRAMES}/{self.rank:03}/{path.name}"] = path.stat().st_size
         drop_torn_line(self.path)
+        self._shown = _shown_in([self.path] if self.path.is_file() else [])
 
     @property
     def parts(self) -> list[Path]:
         """The files of this rank that are there, the oldest first."""
         return [path for path in rollout_files(self.folder) if path.name.startswith((f"{self.name}.",))]
 
-    def append(self, records: Iterable[Mapping[str, object]], frames: Mapping[str, bytes]) -> None:
+    def append(self, records: Iterable[Mapping[str, Any]], frames: Mapping[str, bytes]) -> None:
         """Write frames, then the records that name them: each line is in the file, whole, when this returns."""
         for name, picture in frames.items():
             if name not in self._sizes:
@@ -73,11 +75,14 @@ class RolloutFile:
                 unfinished.write_bytes(picture)
                 unfinished.replace(path)
                 self._sizes[name] = len(picture)
-        lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
-            file.write(lines.encode(errors="replace"))  # half a surrogate pair becomes ?
-        if self._bytes_of(self.path) > self.max_bytes / PARTS:
+            for record in records:
+                line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+                file.write(line.encode(errors="replace"))  # half a surrogate pair becomes ?
+                self._shown.update(record["frames"])
+            size = file.tell()
+        if size + sum(self._sizes.get(name, 0) for name in self._shown) > self.max_bytes / PARTS:
             self._rotate()
 
     def go_on_from(self, step: int) -> int:
@@ -95,6 +100,7 @@ class RolloutFile:
                 write_lines(path, kept)
             elif behind:
                 path.unlink()
+        self._shown = _shown_in([self.path] if self.path.is_file() else [])
         self._forget_frames()
         return dropped
 
@@ -102,16 +108,13 @@ class RolloutFile:
         """Sets the file aside, and drops the oldest ones while there are too many."""
         numbers = [int(found[2] or 0) for path in self.parts if (found := _NAMED.fullmatch(path.name))]
         self.path.rename(self.folder / f"{self.name}.{max(numbers) + 1:05}.jsonl")
+        self._shown = set()
         while len(parts := self.parts) > 1 and self._total() > self.max_bytes * (PARTS - 1) / PARTS:
             parts[0].unlink()
             self._forget_frames()
 
     def _total(self) -> int:
         return sum(path.stat().st_size for path in self.parts) + sum(self._sizes.values())
-
-    def _bytes_of(self, part: Path) -> int:
-        """Of a file and the frames that it shows."""
-        return part.stat().st_size + sum(self._sizes.get(name, 0) for name in _shown_in([part]))
 
     def _forget_frames(self) -> None:
         """Deletes the frames that no record shows."""
