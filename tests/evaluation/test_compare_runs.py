@@ -5,7 +5,7 @@ import json
 import pytest
 from test_grouped import answers, quadruples, question
 
-from videor1_trl.evaluation.compare import as_latex, as_markdown, compare, differing_settings, read_run
+from videor1_trl.evaluation.compare import as_latex, as_markdown, compare, differing_settings, left_out, read_run
 from videor1_trl.evaluation.run import write_results
 
 
@@ -46,6 +46,40 @@ def test_whole_sets_are_compared_as_such(tmp_path):
     assert rows["I (whole sets)"].differences[0].value == 0.5 and rows["Q (whole sets)"].differences[0].value == 0.25
 
 
+def test_a_set_that_one_run_lacks_a_question_of_is_not_taken_for_a_smaller_one(tmp_path):
+    """b has not answered the last question of instance 1, which a has wrong: its three others are no instance."""
+    asked = quadruples(2)
+    runs = [written(tmp_path / "a", asked, "AAAAAAAB"), written(tmp_path / "b", asked[:7], "AAABAAA")]
+    rows = {row.name: row for row in compare(runs)}
+    whole = rows["I (whole sets)"]
+    assert [(each.value, each.questions) for each in whole.values] == [(1.0, 1), (0.0, 1)]
+    assert rows["Q (whole sets)"].values[0].questions == rows["V (whole sets)"].values[0].questions == 3
+    assert left_out(runs) == {"a": 1} and left_out(runs[:1]) == {}
+
+
+def test_two_lines_of_one_question_are_refused(tmp_path):
+    asked = [question("q", "v")]
+    written(tmp_path / "a", asked, "A")
+    path = tmp_path / "a" / "results.jsonl"
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(ValueError, match="has two lines of the question 'q'"):
+        read_run(tmp_path / "a")
+
+
+def test_marks_of_markdown_and_latex_mean_nothing_in_names(tmp_path):
+    task = "a_b% & \\c{d}~^#$ <e> *f* |g|\nh"
+    asked = [question(f"q{n}", f"v{n}", task=task if n else "_t_") for n in range(2)]
+    runs = [written(tmp_path / "x&y", asked, "AB"), written(tmp_path / "b", asked, "AA")]
+    markdown, latex = (write(runs, compare(runs)).splitlines() for write in (as_markdown, as_latex))
+    assert all(line.replace("\\|", "").count("|") == 6 for line in markdown) and len(markdown) == 5
+    assert markdown[3].startswith("| \\_t\\_ |")
+    assert markdown[4].startswith("| a\\_b% \\& \\\\c{d}~^#$ \\<e> \\*f\\* \\|g\\| h |")
+    assert latex[2] == r" & n & x\&y & b & b - x\&y \\"
+    assert latex[6].startswith(
+        r"a\_b\% \& \textbackslash{}c\{d\}\textasciitilde{}\textasciicircum{}\#\$ \textless{}e\textgreater{} *f* |g| h &"
+    )
+
+
 def test_settings_that_differ_are_named(tmp_path):
     asked = [question("q", "v")]
     runs = [written(tmp_path / name, asked, "A", frames=frames, seed=0) for name, frames in (("a", 16), ("b", 32))]
@@ -57,10 +91,10 @@ def test_tables_for_papers(tmp_path):
     runs = [written(tmp_path / "run_a", asked, "AB"), written(tmp_path / "b", asked, "AA")]
     rows = compare(runs)
     assert as_markdown(runs, rows).splitlines() == [
-        "|  | n | run_a | b | b - run_a |",
+        "|  | n | run\\_a | b | b - run\\_a |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| score | 2 | 50.0 | 100.0 | +50.0 |",
-        "| 50%_x | 1 | 0.0 | 100.0 | +100.0 |",
+        "| 50%\\_x | 1 | 0.0 | 100.0 | +100.0 |",
         "| t\\|u | 1 | 100.0 | 100.0 | +0.0 |",
     ]
     lines = as_latex(runs, rows).splitlines()

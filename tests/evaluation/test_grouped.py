@@ -6,6 +6,7 @@ import types
 from dataclasses import replace
 
 import further_benchmark_files
+import numpy as np
 import pytest
 from test_scoring import lmms
 
@@ -96,6 +97,26 @@ def test_sets_join_questions_and_their_videos():
     assert by_video[0] == by_video[1] == by_video[2] != by_video[3]
     assert by_set[0] == by_set[1] and len(set(by_set)) == 3
     assert joined([question("a", "1"), question("b", "1")], videos=True) == ["1", "1"]
+
+
+def test_intervals_of_unequal_sets_are_those_of_clusters_drawn_anew():
+    """60 clusters of 1 to 5 sets of 1 to 4 questions each: the sets of a cluster share its video and its difficulty."""
+    rng = np.random.default_rng(7)
+    asked, scores, by_cluster = [], {}, []
+    for cluster in range(60):
+        rate, right = rng.beta(2, 1), []
+        for which in range(rng.integers(1, 6)):
+            keys = [f"{cluster}/{which}/{place}" for place in range(rng.integers(1, 5))]
+            asked += [question(key, f"v{cluster}", together={"set": f"{cluster}/{which}"}) for key in keys]
+            scores |= {key: float(rng.random() < rate) for key in keys}
+            right.append(all(scores[key] for key in keys))
+        by_cluster.append(np.array(right, dtype=float))
+    found = all_right(asked, scores)["set"].share
+    drawn = [np.concatenate([by_cluster[i] for i in rng.integers(0, 60, 60)]).mean() for _ in range(4000)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found.value == np.concatenate(by_cluster).mean() and found.videos == 60
+    assert found.high - found.low == pytest.approx(high - low, rel=0.1)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
 
 
 def test_all_binary_rows_of_a_question_as_lmms_eval_counts_them(monkeypatch):

@@ -151,6 +151,17 @@ def test_results_of_other_records_are_refused(tmp_path):
         read_measured(tmp_path / "bad.jsonl")
 
 
+def test_results_are_read_line_by_line_whatever_their_texts_hold(tmp_path):
+    """A line separator within a text ends no line, and two lines of one question are not one of them."""
+    lines = [{"key": key, "problem": "which\u2028way\x85?", "time_dependence": {"reversed": 0.5}} for key in "ab"]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    assert {key: each.value for key, each in read_measured(tmp_path).items()} == {"a": 0.5, "b": 0.5}
+    path.write_text(json.dumps(lines[0]) + "\n" + json.dumps(lines[0]) + "\n")
+    with pytest.raises(ValueError, match="line 2: a second line of the question 'a'"):
+        read_measured(path)
+
+
 def test_records_are_selected_by_a_field_of_their_own():
     rows = records(time_dependence=[0.3, None, 0.1])
     assert select_records(rows, 0.1)["problem_id"][:] == [10, 12]

@@ -46,13 +46,20 @@ def read_measured(results: str | Path, order: Order = "reversed") -> dict[str, M
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: {results} is no folder of an evaluation that came to its end.")
     found: dict[str, Measured] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            measured = row.get(FIELD)
-            found[row["key"]] = Measured(row["problem"], None if measured is None else _number(measured.get(order)))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: no line of an evaluation's results ({error}).") from error
+    with path.open(encoding="utf-8") as lines:  # a text may hold what `splitlines` takes for the end of one
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                key, measured = row["key"], row.get(FIELD)
+                value = None if measured is None else _number(measured.get(order))
+                one = Measured(row["problem"], value)
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: no line of an evaluation's results ({error}).") from error
+            if key in found:
+                raise ValueError(
+                    f"{path}, line {number}: a second line of the question {key!r}. Start that run again."
+                )
+            found[key] = one
     if all(each.value is None for each in found.values()):
         raise ValueError(
             f"{path} has no {FIELD} against {order} frames: run videor1 eval with --time_dependence into its folder first."

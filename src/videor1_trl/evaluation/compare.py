@@ -9,9 +9,19 @@ from pathlib import Path
 
 from ..generation.journal import read_lines
 from .estimates import Estimate, difference, mean
-from .grouped import all_right, joined
+from .grouped import joined, whole_sets
 from .questions import Question
 from .summary import ORDERED, named_weights
+
+
+_MARKDOWN = {mark: f"\\{mark}" for mark in "\\`*_|<&["}
+_LATEX = {mark: f"\\{mark}" for mark in "&%_#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ def read_run(folder: str | Path) -> Run:
                 "written anew."
             )
         found = _question(line)
+        if found.key in questions:
+            raise ValueError(f"{path} has two lines of the question {found.key!r}. Start that evaluation again.")
         questions[found.key], scores[found.key] = found, line[ORDERED]["score"]
     return Run(folder.name, questions, scores, _settings(folder / "summary.json"))
 
@@ -87,6 +99,17 @@ def _settings(path: Path) -> dict[str, object]:
     return flat
 
 
+def in_common(runs: Sequence[Run]) -> list[str]:
+    """The keys of the questions that all runs answered, in the order of the first."""
+    return [key for key in runs[0].questions if all(key in run.questions for run in runs)]
+
+
+def left_out(runs: Sequence[Run]) -> dict[str, int]:
+    """How many of each run's questions are not compared, since others did not answer them; of those runs that have some."""
+    common = len(in_common(runs))
+    return {run.name: len(run.questions) - common for run in runs if len(run.questions) > common}
+
+
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[object]]:
     """The settings in which runs differ, each with its values by run: they, and not the models, may be what moves a score."""
     names = sorted({name for run in runs for name in run.settings})
@@ -104,7 +127,7 @@ def compare(runs: Sequence[Run]) -> list[Row]:
     if len(runs) < 2:
         raise ValueError(f"runs: {len(runs)} given. Name two folders of evaluations or more.")
     first = runs[0]
-    keys = [key for key in first.questions if all(key in run.questions for run in runs)]
+    keys = in_common(runs)
     for run in runs[1:]:
         other = next((key for key in keys if run.questions[key] != first.questions[key]), None)
         if other is not None:
@@ -134,33 +157,37 @@ def _row(
 def _set_rows(runs: Sequence[Run], asked: Sequence[Question]) -> list[Row]:
     """Sets that lack a question in any run count in none, since all look at the same questions."""
     rows = []
-    clusters = dict(zip([question.key for question in asked], joined(asked, videos=True), strict=True))
-    found = [all_right(asked, {question.key: run.scores[question.key] for question in asked}) for run in runs]
-    for name in found[0]:
-        sets: dict[str, list[str]] = {}
-        for question in asked:
-            if name in question.together:
-                sets.setdefault(question.together[name], []).append(question.key)
-        right = [[float(all(run.scores[key] >= 1 for key in keys)) for keys in sets.values()] for run in runs]
-        of_set = [clusters[keys[0]] for keys in sets.values()]
+    every = list({key: question for run in runs for key, question in run.questions.items()}.values())
+    clusters = dict(zip([each.key for each in every], joined(every, videos=True), strict=True))
+    compared = {question.key for question in asked}
+    for name, sets in whole_sets(every).items():
+        keys = [[each.key for each in of_set] for of_set in sets if all(each.key in compared for each in of_set)]
+        if not keys:
+            continue
+        right = [[float(all(run.scores[key] >= 1 for key in of_set)) for of_set in keys] for run in runs]
+        of_set = [clusters[each[0]] for each in keys]
         gaps = tuple(difference(each, right[0], of_set) for each in right[1:])
-        rows.append(Row(f"{name} (whole sets)", tuple(each[name].share for each in found), gaps))
+        rows.append(Row(f"{name} (whole sets)", tuple(mean(each, of_set) for each in right), gaps))
     return rows
 
 
 def as_markdown(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     """A table with a line per figure: n, the score of each run, and each difference from the first with its interval."""
-    head = ["", "n", *(run.name for run in runs), *(f"{run.name} - {runs[0].name}" for run in runs[1:])]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+    lines = [_escaped(line, _MARKDOWN) for line in (_head(runs), *map(_cells, rows))]
+    lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def as_latex(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     """The same as a `tabular` with the rules of booktabs."""
-    head = ["", "n", *(run.name for run in runs), *(f"{run.name} - {runs[0].name}" for run in runs[1:])]
-    lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (head, *map(_cells, rows))]
+    head = _head(runs)
+    lines = [" & ".join(_escaped(line, _LATEX)) + r" \\" for line in (head, *map(_cells, rows))]
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
     return f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def _head(runs: Sequence[Run]) -> list[str]:
+    return ["", "n", *(run.name for run in runs), *(f"{run.name} - {runs[0].name}" for run in runs[1:])]
 
 
 def _cells(row: Row) -> list[str]:
@@ -173,7 +200,6 @@ def _gap(found: Estimate) -> str:
     return f"{100 * found.value:+.1f}{between}"
 
 
-def _escaped(text: str) -> str:
-    for mark in "&%_#$":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+def _escaped(cells: Sequence[str], marks: Mapping[str, str]) -> list[str]:
+    """Cells in which nothing that a run or a task is called means something to Markdown or LaTeX, each in one line."""
+    return ["".join(marks.get(mark, mark) for mark in " ".join(cell.split())) for cell in cells]

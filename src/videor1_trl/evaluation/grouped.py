@@ -59,6 +59,15 @@ def joined(questions: Sequence[Question], *, videos: bool) -> list[str]:
     return [root(name) for name in own]
 
 
+def whole_sets(questions: Sequence[Question]) -> dict[str, list[list[Question]]]:
+    """By measure: the sets that these questions make."""
+    found: dict[str, dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
+    for question in questions:
+        for name, which in question.together.items():
+            found[name][which].append(question)
+    return {name: list(sets.values()) for name, sets in found.items()}
+
+
 def all_right(questions: Sequence[Question], scores: Mapping[str, float]) -> dict[str, Whole]:
     """
     The share of whole sets that are right, by measure; a set with a score missing is left out and counted.
@@ -71,13 +80,9 @@ def all_right(questions: Sequence[Question], scores: Mapping[str, float]) -> dic
         scores (`dict[str, float]`): of those answered, by key.
     """
     clusters = dict(zip([each.key for each in questions], joined(questions, videos=True), strict=True))
-    sets: dict[str, dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
-    for question in questions:
-        for name, which in question.together.items():
-            sets[name][which].append(question)
     found = {}
-    for name, by_set in sets.items():
-        whole = [each for each in by_set.values() if all(question.key in scores for question in each)]
+    for name, sets in whole_sets(questions).items():
+        whole = [each for each in sets if all(question.key in scores for question in each)]
         if not whole:
             continue
         right = [float(all(scores[question.key] >= 1 for question in each)) for each in whole]
@@ -85,7 +90,7 @@ def all_right(questions: Sequence[Question], scores: Mapping[str, float]) -> dic
             mean(right, [clusters[each[0].key] for each in whole]),
             math.fsum(math.prod(question.chance for question in each) for each in whole) / len(whole),
             tuple(sorted({len(each) for each in whole})),
-            len(by_set) - len(whole),
+            len(sets) - len(whole),
         )
     return found
 

@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from ..generation.journal import Journal
-from ..generation.requests import Backend, GenerationRequest, identity_and_notes
+from ..generation.requests import Backend, GeneratedCompletion, GenerationRequest, identity_and_notes
 from .questions import Question
-from .run import CONTROLS
+from .run import CONTROLS, work_off
 from .scoring import answer_of
 from .summary import ORDERED
 
@@ -83,16 +81,24 @@ def judge(
     settled, notes = identity_and_notes(backend.describe())
     settled["prompt"] = prompt_fingerprint()
     with Journal(folder, settled, notes, rank=answers.rank, world_size=answers.world_size) as journal:
-        requests = {request.key: request for request in _requests(questions, answers)}
-        pending = journal.pending(requests, retry_errors=True)
-        with tqdm(total=len(pending), desc="judged", disable=not progress) as bar:
-            for said in backend.generate(requests[key] for key in pending):
-                error = said.error
-                if error is None and read_verdict(said.text or "") is None:
-                    error = f"the judge gave no verdict: {(said.text or '')[-200:]!r}"
-                journal.append({"key": said.key, "text": said.text, "error": error, "served_by": said.served_by})
-                bar.update()
+        work_off(
+            journal,
+            _requests(questions, answers),
+            backend.generate,
+            "judged",
+            _line,
+            retry_errors=True,
+            progress=progress,
+        )
     return journal
+
+
+def _line(said: GeneratedCompletion) -> dict[str, object]:
+    """The entry of what a judge said."""
+    error = said.error
+    if error is None and read_verdict(said.text or "") is None:
+        error = f"the judge gave no verdict: {(said.text or '')[-200:]!r}"
+    return {"key": said.key, "text": said.text, "error": error, "served_by": said.served_by}
 
 
 def read_verdicts(questions: Sequence[Question], answers: Journal, journal: Journal) -> Verdicts:

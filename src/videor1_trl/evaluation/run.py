@@ -6,8 +6,9 @@ import dataclasses
 import json
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -19,6 +20,8 @@ from .questions import Question, questions_fingerprint
 from .scoring import NOTHING, score
 from .summary import ORDERED, Answered, Answers, summarise
 
+
+Found = TypeVar("Found", bound=Any)
 
 # What a control shows in the place of the frames in order; single-frame: one of them, drawn at random, in the place of all
 CONTROLS: dict[str, Contrast | None] = {
@@ -148,15 +151,37 @@ def ask(
         What the backend raises where it breaks as a whole; what was completed until then is in the journal.
     """
     settled, notes = run_identity(questions, backend, subtitles, identity)
+    requests = make_requests(questions, backend, controls, subtitles)
     with Journal(folder, settled, notes) as journal:
-        requests = {request.key: request for request in make_requests(questions, backend, controls, subtitles)}
-        pending = journal.pending(requests, retry_errors=retry_errors)
-        mine = sum(map(journal.mine, requests))
-        with tqdm(total=mine, initial=mine - len(pending), desc="questions", disable=not progress) as bar:
-            for completion in backend.generate(requests[key] for key in pending):
-                journal.append(dataclasses.asdict(completion))
-                bar.update()
+        work_off(journal, requests, backend.generate, "questions", retry_errors=retry_errors, progress=progress)
     return journal
+
+
+def work_off(
+    journal: Journal,
+    requests: Iterable[GenerationRequest],
+    call: Callable[[Iterator[GenerationRequest]], Iterable[Found]],
+    name: str,
+    line: Callable[[Found], Mapping[str, object]] = dataclasses.asdict,
+    *,
+    retry_errors: bool = False,
+    progress: bool = True,
+) -> None:
+    """
+    Make those of the requests that an open [`Journal`] has no entry of, this process its own, and write what comes as it comes.
+
+    Args:
+        call (`Callable`): what makes them, such as `backend.generate`.
+        name (`str`): of the progress bar.
+        line (`Callable`): what is found -> its entry; by default the fields of a dataclass.
+    """
+    by_key = {request.key: request for request in requests}
+    pending = journal.pending(by_key, retry_errors=retry_errors)
+    mine = sum(map(journal.mine, by_key))
+    with tqdm(total=mine, initial=mine - len(pending), desc=name, disable=not progress) as bar:
+        for found in call(by_key[key] for key in pending):
+            journal.append(line(found))
+            bar.update()
 
 
 def run_identity(
@@ -204,10 +229,17 @@ def read_answers(
     return answers, count_missing(questions, answers, controls)
 
 
-def count_missing(questions: Sequence[Question], answers: Answers, controls: Sequence[str] = ()) -> int:
-    """How many answers to these questions, on ordered frames and under these controls, are not among those read."""
+def count_missing(
+    questions: Sequence[Question], answers: Answers, controls: Sequence[str] = (), failed: Container[str] = ()
+) -> int:
+    """
+    How many answers to these questions, on ordered frames and under these controls, are not among those read.
+
+    Args:
+        failed (`Container[str]`): keys of answers, such as `"ordered:KEY"`, that are there and that a judge failed on.
+    """
     return sum(
-        question.key not in answers[condition]
+        question.key not in answers[condition] and f"{condition}:{question.key}" not in failed
         for question in questions
         for condition in _conditions(question, controls)
     )

@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from ..generation.journal import Journal
 from ..generation.requests import Backend, GenerationRequest, SubtitlesShown
 from ..text.messages import ANSWER_OPEN
 from .questions import Question
-from .run import by_video, request_of, run_identity
+from .run import by_video, request_of, run_identity, work_off
 from .summary import ORDERED
 
 
@@ -65,14 +63,9 @@ def weigh_options(
     are weighed as the next token. Arguments and errors as of [`~run.ask`].
     """
     settled, notes = run_identity(questions, backend, subtitles, identity)
+    requests = _requests(questions, backend, subtitles)
     with Journal(folder, settled, notes) as journal:
-        requests = {request.key: request for request in _requests(questions, backend, subtitles)}
-        pending = journal.pending(requests, retry_errors=retry_errors)
-        mine = sum(map(journal.mine, requests))
-        with tqdm(total=mine, initial=mine - len(pending), desc="options", disable=not progress) as bar:
-            for weighed in backend.weigh(requests[key] for key in pending):
-                journal.append(dataclasses.asdict(weighed))
-                bar.update()
+        work_off(journal, requests, backend.weigh, "options", retry_errors=retry_errors, progress=progress)
     return journal
 
 

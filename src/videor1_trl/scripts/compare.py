@@ -45,7 +45,14 @@ def main() -> None:
     if args.output_dir is not None:
         check_drawing("--output_dir")
 
-    from videor1_trl.evaluation.compare import as_latex, as_markdown, compare, differing_settings, read_run
+    from videor1_trl.evaluation.compare import (
+        as_latex,
+        as_markdown,
+        compare,
+        differing_settings,
+        left_out,
+        read_run,
+    )
 
     with expected_errors():
         folders = [Path(run).expanduser() for run in args.runs]
@@ -53,6 +60,8 @@ def main() -> None:
         runs = [replace(read_run(folder), name=name) for folder, name in zip(folders, names, strict=True)]
         rows = compare(runs)
     print(as_markdown(runs, rows), end="")
+    for name, count in left_out(runs).items():
+        print(f"left out: {count:,} questions of {name}, which are not in all runs")
     for name, values in differing_settings(runs).items():
         print(f"differs: {name}: {', '.join(map(str, values))}")
     if args.output_dir is None:

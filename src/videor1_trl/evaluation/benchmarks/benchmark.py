@@ -24,6 +24,31 @@ class Found(NamedTuple):
     names_one: bool
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A question that is not asked, and why; the reasons are counted and said."""
+
+    reason: str
+
+
+class Fields(dict):
+    """
+    A row of a file. What is read by `[...]` must be there and hold something; `.get` may find nothing.
+
+    Files of JSON give rows that lack a column of others a `None`, which would else be asked as it is.
+
+    >>> Fields({"question": None})["question"]
+    Traceback (most recent call last):
+    ValueError: its field 'question' is empty
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise ValueError(f"its field {name!r} is empty")
+        return value
+
+
 class SubtitleFile(NamedTuple):
     """A file of subtitles, and the second, as its times count, at which the video begins."""
 
@@ -42,7 +67,7 @@ class Benchmark(Generic[Row]):
         configs (`tuple`): all of its parts, which `datasets.load_dataset` knows by name.
         split (`str`): that holds its questions.
             A `{config}` in it stands for the part, which is then no config of the dataset.
-        question (`Callable`): `(row, config, number, root) -> Question`, or several of a row, or `None` of one that is not
+        question (`Callable`): `(row, config, number, root) -> Question`, or several of a row; a [`LeftOut`] for one that is not
             asked. The row is the `number`-th of the part `config`; `root` is the folder of the videos. A row that is not as it
             must be raises.
         rule (`Callable`): `(question, answer) -> Found`: whether an answer without its thoughts is right.
@@ -56,14 +81,14 @@ class Benchmark(Generic[Row]):
         one_part (`bool`): its parts are the same questions in other forms, not to be asked in one run.
         check (`Callable`, *optional*): `(questions) -> None`: raises where its questions do not go together.
         subtitles (`Callable`, *optional*): `(row, root) -> SubtitleFile`, or `None` of a video that has none.
-        judged (`Callable`, *optional*): as `question`, of the rows that it does not ask: open questions, for a judge.
+        judged (`Callable`, *optional*): as `question`, of the rows that it leaves out: open questions, for a judge.
     """
 
     name: str
     hub_id: str
     configs: tuple[str, ...]
     split: str
-    question: Callable[[Row, str, int, Path], Question | Sequence[Question] | None]
+    question: Callable[[Row, str, int, Path], Question | LeftOut | Sequence[Question | LeftOut]]
     rule: Callable[[Question, str], Found]
     default: tuple[str, ...] | None = None
     data_files: str | None = None
@@ -74,7 +99,7 @@ class Benchmark(Generic[Row]):
     one_part: bool = False
     check: Callable[[Sequence[Question]], None] | None = None
     subtitles: Callable[[Row, Path], SubtitleFile | None] | None = None
-    judged: Callable[[Row, str, int, Path], Question | None] | None = None
+    judged: Callable[[Row, str, int, Path], Question | LeftOut] | None = None
 
 
 def choice(
@@ -95,15 +120,36 @@ def choice(
         shown (`Sequence[str]`): as in [`Question`].
 
     Raises:
-        `ValueError`: a gold that is none of the options' letters.
+        `ValueError`: fewer than two options, one that is no text, or a gold that is none of their letters.
     """
     if isinstance(options, Mapping):
-        lines = [f"{letter}. {text}" for letter, text in sorted(options.items()) if text not in (None, "")]
+        given = {letter: text for letter, text in sorted(options.items()) if text not in (None, "")}
+        checked_options(list(given.values()))
+        lines = [f"{letter}. {text}" for letter, text in given.items()]
     else:
-        lines = [f"{letter}. {text}" for letter, text in labelled(options)]
+        lines = [f"{letter}. {text}" for letter, text in labelled(checked_options(options))]
     if gold not in [line[0] for line in lines]:
         raise ValueError(f"the answer {gold!r} is the letter of none of the options {lines}")
     return Question(key, task, problem, "multiple choice", gold, tuple(lines), shown=tuple(shown))
+
+
+def checked_options(options: Sequence[Any]) -> list[str]:
+    """
+    The options, if they are what can be chosen from: two texts at least, and no more than there are letters.
+
+    Raises:
+        `ValueError`: they are not.
+    """
+    if isinstance(options, str) or not isinstance(options, Sequence):
+        raise ValueError(f"the options {options!r} are no list of texts")
+    wrong = next((option for option in options if not isinstance(option, str)), None)
+    if wrong is not None or None in options:
+        raise ValueError(f"the option {wrong!r} of {list(options)} is no text")
+    if not 2 <= len(options) <= len(LETTERS):
+        raise ValueError(
+            f"there are {len(options)} options, of which 2 to {len(LETTERS)} can be asked: {list(options)}"
+        )
+    return list(options)
 
 
 def letter_of(answer: str, options: Sequence[str]) -> str:
@@ -116,7 +162,7 @@ def letter_of(answer: str, options: Sequence[str]) -> str:
     >>> letter_of("right", ["left", "right"])
     'B'
     """
-    texts = [option.strip() for option in options]
+    texts = [option.strip() for option in checked_options(options)]
     if answer.strip() not in texts:
         raise ValueError(f"the answer {answer!r} is none of the options {list(options)}")
     return LETTERS[texts.index(answer.strip())]
@@ -137,7 +183,7 @@ def letter_at(place: object, options: Sequence[str]) -> str:
     >>> letter_at(1, ["left", "right"]), letter_at("0", ["left", "right"])
     ('B', 'A')
     """
-    text = str(place).strip()
+    text, options = str(place).strip(), checked_options(options)
     if not text.isdecimal() or int(text) >= len(options):
         raise ValueError(f"the answer {place!r} is no place, counted from 0, among the options {list(options)}")
     return LETTERS[int(text)]

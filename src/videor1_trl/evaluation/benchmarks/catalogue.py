@@ -18,7 +18,7 @@ from ...text.prompts import PromptTemplate, as_template
 from ...text.subtitles import Subtitle, read_subtitles
 from ..questions import Question, checked_keys
 from .aotbench import AOTBENCH
-from .benchmark import Benchmark, Row
+from .benchmark import Benchmark, Fields, LeftOut, Row
 from .charades_sta import CHARADES_STA
 from .dybench import DYBENCH
 from .longvideobench import LONGVIDEOBENCH
@@ -64,6 +64,7 @@ def load_benchmark(
     prompt_template: PromptTemplate | str | Path | None = None,
     on_bad_record: Literal["raise", "drop"] = "raise",
     dropped: list[str] | None = None,
+    not_asked: dict[str, int] | None = None,
     subtitles: bool = False,
     judged: bool = False,
 ) -> list[Question]:
@@ -80,11 +81,14 @@ def load_benchmark(
         prompt_template ([`PromptTemplate`] or its file, *optional*): another wording of the questions.
         on_bad_record (`str`): `"raise"`, or `"drop"`, which leaves rows that cannot be asked out and logs how many and why.
         dropped (`list`, *optional*): a line for every row left out is appended to it.
+        not_asked (`dict`, *optional*): how many questions the benchmark does not ask, by reason, is written into it; it is logged,
+            too.
         subtitles (`bool`, defaults to `False`): read the subtitles of its videos, too.
         judged (`bool`, defaults to `False`): ask its open questions, too, whose answers a judge model is to mark.
 
     Raises:
-        `ValueError`: an unknown name or part, no `media_root`, a row without what it must have, two questions of one key.
+        `ValueError`: an unknown name or part, no `media_root`, files that hold no rows, a row without what it must have, two
+            questions of one key.
         `FileNotFoundError`: a dataset that is not there.
     """
     if name not in BENCHMARKS:
@@ -99,35 +103,80 @@ def load_benchmark(
     template = as_template(prompt_template)
     questions: list[Question] = []
     bad: list[str] = []
+    left_out: Counter[str] = Counter()
     count = 0
     read = functools.lru_cache(maxsize=None)(read_subtitles)  # one file for all questions on a video
     for config in chosen:
-        for number, row in enumerate(_rows(benchmark, str(source), config, revision)):
+        for number, row in enumerate(map(Fields, _rows(benchmark, str(source), config, revision))):
             count += 1
             try:
                 found = benchmark.question(row, config, number, root)
-                if found is None and judged and benchmark.judged is not None:
+                if isinstance(found, LeftOut) and judged and benchmark.judged is not None:
                     found = benchmark.judged(row, config, number, root)
+                several = [found] if isinstance(found, (Question, LeftOut)) else found
+                asked = [_checked(each) for each in several if isinstance(each, Question)]
                 shown = _subtitles(benchmark, row, root, read) if subtitles else None
             except (KeyError, ValueError, TypeError, AttributeError) as error:
-                what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-                fault = f"{name}, {config}, row {number}: {what}. Its fields: {', '.join(row)}."
+                fault = f"{name}, {config}, row {number}: {_fault(error, row)}"
                 if on_bad_record == "raise":
                     raise ValueError(fault) from error
                 bad.append(fault)
                 continue
-            several = () if found is None else (found,) if isinstance(found, Question) else found
-            questions += [
-                replace(question, benchmark=name, template=template, subtitles=shown) for question in several
-            ]
+            left_out.update(each.reason for each in several if isinstance(each, LeftOut))
+            questions += [replace(question, benchmark=name, template=template, subtitles=shown) for question in asked]
+    _say_left_out(name, left_out, len(questions), not_asked)
     if bad:
         logger.warning("Dropped %d of %d rows, which cannot be asked:\n  %s", len(bad), count, listed(bad, 10))
         if dropped is not None:
             dropped += bad
     questions = checked_keys(questions, name)
+    _say_twice(name, questions)
     if benchmark.check is not None:
         benchmark.check(questions)
     return _whole_sets(benchmark, chosen, questions, is_whole=not bad)
+
+
+def _checked(question: Question) -> Question:
+    """
+    Raises:
+        `ValueError`: a question without a text, a task or an answer: a column that means something else.
+    """
+    for name in ("key", "task", "problem", "gold"):
+        value = getattr(question, name)
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"its {name} would be {value!r}, which is no text")
+    return question
+
+
+def _fault(error: Exception, row: Fields) -> str:
+    """What is wrong with a row, and what it has."""
+    if isinstance(error, (TypeError, AttributeError)):
+        types = ", ".join(f"{name} ({type(value).__name__})" for name, value in row.items())
+        return f"a field is of another type than in the official files ({error}). Its fields: {types}."
+    what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    return f"{what}. Its fields: {', '.join(row)}."
+
+
+def _say_left_out(name: str, left_out: Counter[str], asked: int, not_asked: dict[str, int] | None) -> None:
+    if left_out:
+        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in left_out.most_common())
+        logger.warning("%s: asked: %d; not asked: %d (%s).", name, asked, left_out.total(), reasons)
+    if not_asked is not None:
+        not_asked.update(left_out)
+
+
+def _say_twice(name: str, questions: Sequence[Question]) -> None:
+    """Says where the right option stands twice: who names the other is wrong, as by the benchmarks' own scripts."""
+    twice = []
+    for question in questions:
+        texts = {option[0]: " ".join(option[2:].split()).casefold() for option in question.options}
+        if list(texts.values()).count(texts.get(question.gold, "")) > 1:
+            twice.append(question.key)
+    if twice:
+        logger.warning(
+            "%s: %d of %d questions have their right option twice, and count one of both (the first is %s).",
+            *(name, len(twice), len(questions), twice[0]),
+        )
 
 
 def _subtitles(
@@ -194,13 +243,22 @@ def _rows(benchmark: Benchmark[Row], source: str, config: str, revision: str | N
     one_file = None if benchmark.data_files is None else benchmark.data_files.format(config=config)
     split = benchmark.split.format(config=config)
     named = one_file is None and split == benchmark.split and (len(benchmark.configs) > 1 or config != "default")
-    table = datasets.load_dataset(
-        source,
-        config if named else None,
-        split=split,
-        data_files=None if one_file is None else {split: one_file},
-        revision=revision or None,
-    )
+    try:
+        table = datasets.load_dataset(
+            source,
+            config if named else None,
+            split=split,
+            data_files=None if one_file is None else {split: one_file},
+            revision=revision or None,
+        )
+    except (StopIteration, datasets.exceptions.DatasetGenerationError) as error:
+        reason = str(error.__cause__ or "") or "it is empty"
+        where = f"{source}, {one_file or config}"
+        raise ValueError(f"{benchmark.name}: {where} cannot be read as rows: {reason}. Download it again.") from error
+    except ValueError as error:
+        if "corresponds to no data" not in str(error):
+            raise
+        raise ValueError(f"{benchmark.name}: {source}, {one_file or config} holds no rows.") from error
     for column, feature in table.features.items():
         if isinstance(feature, (datasets.Image, datasets.Video)):
             table = table.remove_columns(column)

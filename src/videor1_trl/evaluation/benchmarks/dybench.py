@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...text.choices import LETTERS
 from ...text.messages import Columns
 from ..questions import Question
-from .benchmark import Benchmark, bare_letter, choice, first_field, letter_of, video_in
+from .benchmark import Benchmark, bare_letter, checked_options, choice, first_field, letter_of, video_in
 from .named_option import by_named_option
 from .options_in_text import split_options
 
@@ -22,11 +23,20 @@ def _question(row: Columns, config: str, number: int, root: Path) -> Question:
     answer = str(first_field(row, "answer", "gold"))
     if not options:
         problem, options = split_options(problem)
-    texts = list(options.values()) if isinstance(options, Mapping) else list(options)
-    gold = bare_letter(answer) if len(bare_letter(answer)) == 1 else letter_of(answer, texts)
-    asked = choice(config, f"{config}/{number}", problem, options, gold)
+    asked = choice(config, f"{config}/{number}", problem, options, _gold(answer, options))
     video = video_in(root, ("", "video", "videos", f"video/{config}", f"videos/{config}", config), name)
     return replace(asked, video=str(video), cluster=name, together={"P-Acc": f"{config}/{pair}"})
+
+
+def _gold(answer: str, options: Sequence[str] | Mapping[str, str]) -> str:
+    """The letter of an answer that is a letter, or the text of an option; of one that is both, of two options, nobody knows."""
+    texts = list(options.values()) if isinstance(options, Mapping) else checked_options(options)
+    letters = list(options) if isinstance(options, Mapping) else list(LETTERS[: len(texts)])
+    by_letter = bare_letter(answer) if bare_letter(answer) in letters else None
+    by_text = letters[texts.index(answer)] if answer in texts else None
+    if by_letter is not None and by_text not in (None, by_letter):
+        raise ValueError(f"the answer {answer!r} is the letter of one option and the text of another: {texts}")
+    return by_letter or by_text or letter_of(answer, texts)
 
 
 def _check(questions: Sequence[Question]) -> None:

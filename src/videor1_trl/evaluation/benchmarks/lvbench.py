@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 
 from ...text.messages import Columns
 from ..questions import Question
-from .benchmark import VIDEO_SUFFIXES, Benchmark, bare_letter, choice, video_in
+from .benchmark import VIDEO_SUFFIXES, Benchmark, Fields, bare_letter, choice, video_in
 from .letters import by_letter_in_text
 from .options_in_text import split_options
 
@@ -25,7 +25,7 @@ def _questions(row: LvBenchRow, config: str, number: int, root: Path) -> list[Qu
     name, kind = row["key"], row.get("type")
     video = str(video_in(root, ("", "videos", "all_videos"), name, VIDEO_SUFFIXES))
     found = []
-    for each in row["qa"]:
+    for each in map(Fields, row["qa"]):
         problem, options = split_options(each["question"])
         types = each["question_type"]
         types = (types,) if isinstance(types, str) else tuple(types)

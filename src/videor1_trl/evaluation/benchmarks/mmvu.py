@@ -6,38 +6,38 @@ import re
 import string
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from ..questions import Question
-from .benchmark import Benchmark, Found, choice
+from .benchmark import Benchmark, Found, LeftOut, choice, first_field
 from .letters import LONE_A_TO_E
 
 
 class MmvuRow(TypedDict):
-    """A row of the official file."""
+    """A row of the official file, or of a mirror."""
 
     id: str
-    video: str
+    video: NotRequired[str]
+    video_path: NotRequired[str]
     question_type: str
     question: str
     choices: dict[str, str | None]
     answer: str
 
 
-def _question(row: MmvuRow, config: str, number: int, root: Path) -> Question | None:
-    if row["question_type"] != "multiple-choice":
-        return None
+def _question(row: MmvuRow, config: str, number: int, root: Path) -> Question | LeftOut:
+    kind = row["question_type"]
+    if kind == "open-ended":
+        return LeftOut("open-ended, which needs a model as judge (--judge_model)")
+    if kind != "multiple-choice":
+        raise ValueError(f"the question_type {kind!r} is neither 'multiple-choice' nor 'open-ended'")
     video = _video(row)
     asked = choice(Path(video).parent.name, str(row["id"]), row["question"], row["choices"], row["answer"].strip())
     return replace(asked, video=str(root / video), cluster=video)
 
 
-def _open_question(row: MmvuRow, config: str, number: int, root: Path) -> Question | None:
-    if row["question_type"] == "multiple-choice":
-        return None
+def _open_question(row: MmvuRow, config: str, number: int, root: Path) -> Question:
     video, gold = _video(row), row["answer"].strip()
-    if not gold:
-        raise ValueError("the answer is empty")
     task, kind = Path(video).parent.name, "free-form"
     return Question(
         str(row["id"]), task, row["question"], kind, gold, metric="judged", video=str(root / video), cluster=video
@@ -45,8 +45,13 @@ def _open_question(row: MmvuRow, config: str, number: int, root: Path) -> Questi
 
 
 def _video(row: MmvuRow) -> str:
-    found = re.search(r"videos/.+", row["video"])  # the column may be a URL
-    return found[0] if found else row["video"]
+    """`videos/SUBJECT/NUMBER.mp4`; the column may be a URL, and is `video_path` in lmms-eval's mirror."""
+    named = str(first_field(row, "video", "video_path"))
+    found = re.search(r"videos/.+", named)
+    path = found[0] if found else named
+    if not Path(path).parent.name:
+        raise ValueError(f"the video {named!r} lies in no folder of a subject")
+    return path
 
 
 def _rule(question: Question, answer: str) -> Found:

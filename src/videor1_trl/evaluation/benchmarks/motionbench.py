@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from ..questions import Question
-from .benchmark import Benchmark, Found, bare_letter, choice, video_in
+from .benchmark import Benchmark, Fields, Found, LeftOut, bare_letter, choice, video_in
 from .options_in_text import split_options
 
 
@@ -27,19 +27,21 @@ class MotionBenchRow(TypedDict):
     qa: list[Mapping[str, str]]
 
 
-def _questions(row: MotionBenchRow, config: str, number: int, root: Path) -> list[Question]:
+def _questions(row: MotionBenchRow, config: str, number: int, root: Path) -> list[Question | LeftOut]:
     name = row["video_path"]
     folders = ("", "videos", "public-dataset", "self-collected", "MotionBench")
     video = str(video_in(root, folders, name))
-    found = []
-    for place, each in enumerate(row["qa"]):
+    found: list[Question | LeftOut] = []
+    for place, each in enumerate(map(Fields, row["qa"])):
         gold = bare_letter(each["answer"])
         if gold == "NA":
+            found.append(LeftOut("its key is kept back"))
             continue
         try:
             problem, options = split_options(each["question"])
-        except ValueError:
-            continue  # one option, or none: nothing to choose from
+        except ValueError:  # of one option, as the file has a few, or in another form than is known
+            found.append(LeftOut("its text holds no two options"))
+            continue
         asked = choice(row["question_type"], str(each.get("uid") or f"{row['key']}/{place}"), problem, options, gold)
         groups = {"video type": kind} if (kind := row.get("video_type")) else {}
         found.append(replace(asked, video=video, cluster=name, groups=groups))
@@ -64,5 +66,5 @@ MOTIONBENCH = Benchmark(
     question=_questions,
     rule=_rule,
     data_files="video_info.meta.jsonl",
-    left_out="questions whose key is kept back, and those with fewer than two options",
+    left_out="questions whose key is kept back, and those whose text holds no two options",
 )

@@ -12,6 +12,8 @@ from .benchmark import Benchmark, Found, choice, letter_of
 from .letters import LONE_A_TO_E
 
 
+_BOUND = ("action_sequence", "action_prediction", "object_interaction", "action_localization", "episodic_reasoning")
+
 # Part -> folder of the original videos, folder of the cut clips of the Hub's branch `video`
 _FOLDERS = {
     "action_sequence": ("star/Charades_v1_480", "star/Charades_segment"),
@@ -61,18 +63,34 @@ def _question(row: MvbenchRow, config: str, number: int, root: Path) -> Question
 def _video(row: MvbenchRow, config: str, root: Path) -> str | dict[str, object]:
     """The clip's source: within the original video, a folder of its frames, or a file that was cut already."""
     original, cut = _FOLDERS[config]
-    name, start, end = row["video"], row.get("start"), row.get("end")
-    bounds: dict[str, object] = {}
-    if start is not None and end is not None:
-        bounds = {"start": float(start), "end": float(end)}
+    name, bounds = row["video"], bounds_of(row)
     for folder in (f"{original}", f"data0613/{original}"):
         path = root / folder / name
+        if not path.exists():
+            continue
+        if config in _BOUND and not bounds:
+            raise ValueError(f"start and end are missing, of which {path} is asked about a part")
         if path.is_dir():  # TVQA: the frames of a video, 3 a second
             return {"frames": str(path), "fps": 3.0, **bounds}
-        if path.exists():
-            return {"path": str(path), **bounds} if bounds else str(path)
-    path = root / cut / name  # of the Hub's branch `video`, whose clips are cut
-    return str(path if path.exists() else root / original / name)
+        return {"path": str(path), **bounds} if bounds else str(path)
+    # of the Hub's branch `video`, whose clips are cut, and written anew as mp4
+    clips = [root / cut / each for each in (name, f"{Path(name).stem}.mp4", f"{name}.mp4")]
+    return str(next((clip for clip in clips if clip.exists()), root / original / name))
+
+
+def bounds_of(row: MvbenchRow) -> dict[str, object]:
+    """
+    The `start` and `end` of a row, in seconds; nothing where it has neither.
+
+    Raises:
+        `ValueError`: one without the other, or an end that is not behind its start.
+    """
+    start, end = row.get("start"), row.get("end")
+    if start is None and end is None:
+        return {}
+    if start is None or end is None or not float(start) < float(end):
+        raise ValueError(f"start ({start}) and end ({end}) bound no clip")
+    return {"start": float(start), "end": float(end)}
 
 
 def _rule(question: Question, answer: str) -> Found:

@@ -9,8 +9,8 @@ from ...text.choices import LETTERS
 
 # A label at the beginning of a line, or within one: "(A) left", "A. left", "A) left", "A: left"
 _MARKS = (
-    re.compile(r"^[ \t]*(?:\(([A-H])\)|([A-H])[.:)])[ \t]*", re.MULTILINE),
-    re.compile(r"(?<=\s)(?:\(([A-H])\)|([A-H])[.)])[ \t]+"),
+    re.compile(r"^[ \t]*(?:\(([A-J])\)|([A-J])[.:)])[ \t]*", re.MULTILINE),
+    re.compile(r"(?<=\s)(?:\(([A-J])\)|([A-J])[.)])[ \t]+"),
 )
 
 

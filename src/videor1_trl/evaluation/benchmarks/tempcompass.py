@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TypedDict
 
 from ...text.answers import judge
+from ...text.choices import LETTERS
 from ..questions import Question
 from .benchmark import Benchmark, Found, choice, letter_of
 
 
-_LABEL = re.compile(r"(?:(?:Caption|Sentence|Option)\s+\w+\s*:|[A-Z][.:)])\s*")
+_LABEL = re.compile(r"(?:(?:Caption|Sentence|Option)\s+(\w)\s*:|([A-Z])[.:)])\s*")
 
 
 class TempCompassRow(TypedDict):
@@ -31,12 +32,22 @@ def _question(row: TempCompassRow, config: str, number: int, root: Path) -> Ques
         options = ["yes", "no"]
         asked = choice(config, key, row["question"], options, letter_of(answer.lower(), options))
     else:
-        lines = [line.strip() for line in row["question"].strip().split("\n") if line.strip()]
-        options = [line for line in lines if _LABEL.match(line)]
-        problem = "\n".join(line for line in lines if line not in options)
+        problem, options = _split(row["question"])
         texts = [_LABEL.sub("", line) for line in options]
         asked = choice(config, key, problem, texts, letter_of(answer, options), shown=options)
     return replace(asked, video=str(root / video), cluster=video, groups={"dimension": row["dim"]})
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    """A question and its options, each with the label that it has there: "B. down", "Caption A: ...", "Option 2: ..."."""
+    lines = [line.strip() for line in text.strip().split("\n") if line.strip()]
+    places = [place for place, line in enumerate(lines) if _LABEL.match(line)]
+    labels = "".join(found[1] or found[2] for place in places if (found := _LABEL.match(lines[place])))
+    if places != list(range(places[0] if places else 0, len(lines))):
+        raise ValueError(f"between or behind its options there are other lines: {lines}")
+    if len(places) < 2 or labels not in (LETTERS[: len(places)], "123456789"[: len(places)]):
+        raise ValueError(f"its options are not labelled A, B, ... or 1, 2, ...: {[lines[place] for place in places]}")
+    return "\n".join(lines[: places[0]]), [lines[place] for place in places]
 
 
 def _rule(question: Question, answer: str) -> Found:

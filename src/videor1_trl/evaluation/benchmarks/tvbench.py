@@ -9,7 +9,7 @@ from pathlib import Path
 from ..questions import Question
 from .benchmark import Benchmark, Found, choice, letter_of, video_in
 from .guesses import letters_of, read_letter
-from .mvbench import MvbenchRow
+from .mvbench import MvbenchRow, bounds_of
 
 
 _TASKS = (
@@ -23,11 +23,8 @@ def _question(row: MvbenchRow, config: str, number: int, root: Path) -> Question
     gold = letter_of(row["answer"], row["candidates"])
     asked = choice(config, f"{config}/{number}", row["question"], row["candidates"], gold)
     path = str(video_in(root, (f"video/{config}", config, "video", ""), row["video"]))
-    start, end = row.get("start"), row.get("end")
-    video: object = path
-    if start is not None and end is not None:
-        video = {"path": path, "start": float(start), "end": float(end)}
-    return replace(asked, video=video, cluster=f"{config}/{row['video']}")
+    bounds = bounds_of(row)
+    return replace(asked, video={"path": path, **bounds} if bounds else path, cluster=f"{config}/{row['video']}")
 
 
 def _rule(question: Question, answer: str) -> Found:

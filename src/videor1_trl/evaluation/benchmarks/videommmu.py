@@ -26,7 +26,12 @@ _SUBJECTS = {
 # Subject of MMMU, as in a question's id -> folder of its videos
 _FOLDERS = {subject: folder for folder, subjects in _SUBJECTS.items() for subject in subjects.split()}
 
-_IMAGE_AT_END = "\nThe image that this question refers to is what the video shows last."  # of Adaptation
+# What the official prompts say of the video's end, by track
+_AT_END = {
+    "Adaptation": "\nThe image that this question refers to is what the video shows last.",
+    "Perception": "\nA quiz that the video shows at its end is not what is asked here.",
+}
+_AT_END["Comprehension"] = _AT_END["Perception"]
 
 # Behind which an open answer's conclusion stands
 _LEADS = (
@@ -58,14 +63,23 @@ def _question(row: VideoMmmuRow, config: str, number: int, root: Path) -> Questi
         raise ValueError(f"id {row['id']!r} names no subject of MMMU")
     video = f"{folder}/{row['id']}.mp4"
     key, answer = f"{config}/{row['id']}", str(row["answer"]).strip()
-    options = row.get("options") or []
-    options = ast.literal_eval(options) if isinstance(options, str) else options
-    problem = row["question"] + (_IMAGE_AT_END if config == "Adaptation" else "")
-    if row["question_type"] == "multiple-choice":
+    options, kind = _options(row.get("options") or []), row["question_type"]
+    problem = row["question"] + _AT_END[config]
+    if (kind in ("multiple-choice", "perception")) != bool(options):
+        raise ValueError(f"a question of the type {kind!r} with the options {options!r} is neither a choice nor open")
+    if options:
         asked = choice(config, key, problem, options, answer)
     else:
         asked = Question(key, config, problem, "free-form", answer, metric="open")
     return replace(asked, video=str(root / video), cluster=video, groups={"discipline": folder})
+
+
+def _options(given: list[str] | str) -> list[str]:
+    """A list, also one that is written as Python does."""
+    try:
+        return ast.literal_eval(given) if isinstance(given, str) else given
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"the options {given!r} are no list") from error
 
 
 def _rule(question: Question, answer: str) -> Found:

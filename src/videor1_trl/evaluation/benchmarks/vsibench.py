@@ -20,8 +20,9 @@ CONFIDENCES = np.linspace(0.5, 0.95, 10)
 RELEASED_CONFIDENCES = torch.arange(0.5, 0.95 + 0.05 / 2, 0.05, dtype=torch.float32)
 
 DIRECTIONS = "object_rel_direction"  # asked in three question types, easy to hard
+CHOICES = ("obj_appearance_order", "object_rel_distance", "route_planning", DIRECTIONS)
 TASKS = (
-    *("obj_appearance_order", "object_rel_distance", "route_planning", DIRECTIONS),  # choices
+    *CHOICES,
     *("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation"),  # numbers
 )
 
@@ -56,8 +57,15 @@ def _question(row: VsiRow, config: str, number: int, root: Path) -> Question:
     video = f"{row['dataset']}/{row['scene_name']}.mp4"
     key, task, problem = f"{config}/{row['id']}", row["question_type"], row["question"]
     gold, options = str(row["ground_truth"]).strip(), row.get("options")
+    kind = task_of_type(task)
+    if kind is None:
+        raise ValueError(f"the question_type {task!r} is of none of the tasks {', '.join(TASKS)}")
+    if (kind in CHOICES) != bool(options):
+        raise ValueError(f"a question of {task} with the options {options!r} is neither a choice nor a number")
     if options:
         asked = choice(task, key, problem, options, gold)
+    elif not math.isfinite(_float(gold)):
+        raise ValueError(f"the ground_truth {gold!r} of {task} is no number")
     else:
         asked = Question(key, task, problem, "regression", gold, metric="mra")
     return replace(asked, video=str(root / video), cluster=video, groups={"dataset": row["dataset"]})
