@@ -58,6 +58,7 @@ def test_another_clip_sampling_or_content_is_another_video(videos, tmp_path, rea
     asked = [
         ({"path": str(path)}, {}),
         ({"path": str(path), "start": 0.5, "end": 1.0}, {}),
+        ({"path": str(path), "start": 0.5, "end": 1.0, "reverse": True}, {}),
         ({"path": str(path), "start": 0.5, "end": 1.5}, {}),
         (str(path), {"num_frames": 3}),
         (str(path), {"fps": 1.0}),
