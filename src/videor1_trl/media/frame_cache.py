@@ -103,7 +103,9 @@ class FrameCache:
             return None
         # all else that a source says of what it shows, whatever names there are: its clip, whether it runs backwards ...
         asked = source.items() if isinstance(source, dict) else ()
-        clip = {str(name): value for name, value in asked if name not in ("path", "bytes") and value not in (None, False)}
+        clip = {
+            str(name): value for name, value in asked if name not in ("path", "bytes") and value not in (None, False)
+        }
         sampling = {name: settings.get(name) for name in ("fps", "min_frames", "max_frames", "num_frames")}
         decoders = [FORMAT, av.__version__, torchvision.__version__]
         text = json.dumps([decoders, content, clip, sampling, shrink and shrink.name], sort_keys=True, default=repr)
