@@ -3,6 +3,7 @@
 from .cold_start.config import VideoSFTConfig
 from .cold_start.trainer import VideoSFTTrainer
 from .config import TGRPOConfig
+from .contract.check import check_model
 from .contrast import (
     flip_frames,
     freeze_frame,
@@ -45,6 +46,7 @@ __all__ = [
     "accuracy_reward",
     "box_iou_reward",
     "check_media",
+    "check_model",
     "correct_positions",
     "extract_answer",
     "flip_frames",
