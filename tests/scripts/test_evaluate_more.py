@@ -188,6 +188,23 @@ def test_a_judge_marks_open_questions_and_may_come_later(run, tmp_path, serve):
     assert (opened["gold"], opened["ordered"]["score"]) == ("salt", 1.0)
 
 
+def test_captions_are_judged_and_named_in_the_summary(run, tmp_path, serve):
+    source = benchmark_files.make("tempcompass", tmp_path / "tempcompass")
+    row = {"video_id": "7", "dim": "speed", "question": "Describe it.", "mc_question": "Which?\nA. slow\nB. fast"}
+    benchmark_files.parquet(source, "captioning", "test", [{**row, "mc_answer": "B. fast"}])
+    model = serve(lambda body, attempt: completion("<answer>It is fast.</answer>"))
+    judge = serve(lambda body, attempt: {**completion("<verdict>B</verdict>"), "model": "marker-1"})
+    flags = ["--benchmark", "tempcompass", "--source", source, "--backend", "server", "--base_url", model.url]
+    flags += ["--model_name_or_path", "m"]
+    assert "captioning of tempcompass need a model as judge" in refused(run, *flags, "--subsets", "captioning")
+    assert "Left out: captioning, which needs a model as judge" in run(*flags)
+    printed = run(*flags, "--judge_model", "marker", "--judge_base_url", judge.url)
+    assert len(model.bodies) == 5 and "judge marker-1: 1 verdicts, failed 0" in printed and "Left out" not in printed
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["tasks"]["captioning"]["value"] == 1.0 and summary["judge"]["markings"] == ["choice"]
+    assert (summary["judge"]["model"], summary["judge"]["served_by"]) == ("marker", ["marker-1"])
+
+
 def test_a_judges_failure_is_printed_and_left_out_of_the_figures(run, tmp_path, serve):
     source = benchmark_files.make("mmvu", tmp_path / "mmvu")
     (source / "videos" / "Chemistry").mkdir()

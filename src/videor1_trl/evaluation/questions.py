@@ -39,6 +39,9 @@ class Question:
         unfit_controls (`dict[str, str]`): controls that mean nothing for it, each with the reason.
         benchmark (`str`): whose rule says what is right, one of `BENCHMARKS`; "": that of the metric.
         template ([`PromptTemplate`], *optional*): how it is worded; `None`: as this package does.
+        marking (`str`): how a judge marks it, one of `MARKINGS`: whether the answer agrees with the gold, which option it leads to,
+            by points, or as a summary.
+        rubric (`str`): what the judge has besides: the question with its options, or the points.
         shown (`tuple[str, ...]`): the options as the benchmark itself writes them, where it labels them otherwise.
         subtitles (`tuple[Subtitle, ...]`, *optional*): of its video, where they are to be shown; empty for a video without any.
     """
@@ -58,6 +61,8 @@ class Question:
     unfit_controls: Mapping[str, str] = field(default_factory=dict)
     benchmark: str = ""
     template: PromptTemplate | None = None
+    marking: Literal["agreement", "choice", "points", "summary"] = "agreement"
+    rubric: str = ""
     shown: tuple[str, ...] = ()
     subtitles: tuple[Subtitle, ...] | None = None
 
@@ -125,6 +130,8 @@ def questions_fingerprint(questions: Sequence[Question]) -> str:
         digest.update(json.dumps([*asked, each.cluster, clip, each.video is None, each.image is None]).encode())
         if each.template is not None:
             digest.update(each.prompt[0]["content"].encode())
+        if each.rubric:
+            digest.update(json.dumps([each.marking, each.rubric]).encode())
         if each.subtitles is not None:
             digest.update(json.dumps(each.subtitles).encode())
     return digest.hexdigest()[:16]

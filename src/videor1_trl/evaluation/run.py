@@ -202,13 +202,13 @@ def read_answers(
     questions: Sequence[Question],
     journal: Journal,
     controls: Sequence[str] = (),
-    verdicts: Mapping[str, bool] | None = None,
+    verdicts: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, dict[str, Answered]], int]:
     """
     The scored answers, from the whole journal.
 
     Args:
-        verdicts (`dict[str, bool]`, *optional*): of a judge, by the key of the answer, as from [`~judging.read_verdicts`]. A
+        verdicts (`dict[str, float]`, *optional*): scores of a judge, by the key of the answer, as from [`~judging.read_verdicts`]. A
             question for a judge on whose answer there is none is left out, as one not asked yet.
 
     Returns:

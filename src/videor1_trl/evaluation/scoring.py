@@ -40,12 +40,12 @@ class Score:
 NOTHING = Score("", False, 0.0, 0.0, False)  # of a question whose video cannot be read
 
 
-def score(question: Question, completion: str, verdict: bool | None = None) -> Score:
+def score(question: Question, completion: str, verdict: float | None = None) -> Score:
     """
     The score of a completion, by the rule of the question's benchmark ([`by_rule`]) and by that of Video-R1's released script.
 
     Args:
-        verdict (`bool`, *optional*): of a judge, on a question of the metric `"judged"`; both scores are then its.
+        verdict (`float`, *optional*): of a judge, in [0, 1], on a question of the metric `"judged"`; both scores are then its.
 
     >>> question = Question("1", "count", "How many?", "regression", "10", metric="mra")
     >>> score(question, "<think>Nine?</think><answer>9 chairs</answer>")
@@ -54,7 +54,7 @@ def score(question: Question, completion: str, verdict: bool | None = None) -> S
     found = extract_answer(completion)
     answer = answer_of(completion)
     if question.metric == "judged":
-        return Score(answer, found is not None, float(bool(verdict)), float(bool(verdict)), bool(answer))
+        return Score(answer, found is not None, float(verdict or 0), float(verdict or 0), bool(answer))
     released = extract_answer(completion, strict=True)
     whole = completion.strip() if released is None else released  # the released script reads the first pair of tags
     by_benchmark = by_rule(question, answer)

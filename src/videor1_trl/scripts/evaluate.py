@@ -76,7 +76,7 @@ def main() -> None:
         if args.time_dependence:
             time_dependence.weigh_options(questions, backend, args.output_dir, **run)
         verdicts = judged(all_questions, journal, judge, f"{args.output_dir}/judge")
-        answers, _ = evaluation.read_answers(all_questions, journal, list(evaluation.CONTROLS), verdicts.right)
+        answers, _ = evaluation.read_answers(all_questions, journal, list(evaluation.CONTROLS), verdicts.scores)
     weighed = time_dependence.read_time_dependence(all_questions, journal)
     missing = evaluation.count_missing(questions, answers, args.control, verdicts.failures)
     if args.time_dependence:
@@ -88,7 +88,7 @@ def main() -> None:
         **about_questions(args, name, loaded),
         "sessions": journal.sessions(),
         "time_dependence": time_dependence.summarise(weighed),
-        "judge": None if judge is None else about_judge(judge, verdicts),
+        "judge": None if judge is None else about_judge(judge, verdicts, all_questions),
     }
     columns = {"time_dependence": time_dependence.as_columns(weighed.found)} if weighed.found else {}
     summary = evaluation.write_results(args.output_dir, all_questions, answers, about, columns)

@@ -25,8 +25,8 @@ class JudgeArguments:
     judge_model: str | None = field(
         default=None,
         metadata={
-            "help": "Ask open questions, too (of mmvu; of records those of type free-form), and let this model of the judge's "
-            "server mark the answers. None: no judge."
+            "help": "Ask open questions, too (of mmvu; tempcompass's captioning; mlvu-open, which is all open; of records those of "
+            "type free-form), and let this model of the judge's server mark the answers. None: no judge."
         },
     )
     judge_base_url: str | None = field(

@@ -27,7 +27,7 @@ class QuestionArguments(WordingArguments):
         default=None,
         metadata={
             "help": "vsibench, videommmu, mmvu, mvbench, tempcompass, videomme, video-holmes; tvbench, tomato, aotbench, "
-            "dybench, timeblind, vinoground, motionbench (the order of time); longvideobench, mlvu, mlvu-test, lvbench; "
+            "dybench, timeblind, vinoground, motionbench (the order of time); longvideobench, mlvu, mlvu-test, mlvu-open, lvbench; "
             "videomathqa, minerva; charades-sta or timelens-bench (when something happens); from its official files."
         },
     )

@@ -81,6 +81,7 @@ class Benchmark(Generic[Row]):
         one_part (`bool`): its parts are the same questions in other forms, not to be asked in one run.
         check (`Callable`, *optional*): `(questions) -> None`: raises where its questions do not go together.
         subtitles (`Callable`, *optional*): `(row, root) -> SubtitleFile`, or `None` of a video that has none.
+        judged_configs (`tuple`): parts that only a judge can mark, asked where there is one.
         judged (`Callable`, *optional*): as `question`, of the rows that it leaves out: open questions, for a judge.
     """
 
@@ -99,6 +100,7 @@ class Benchmark(Generic[Row]):
     one_part: bool = False
     check: Callable[[Sequence[Question]], None] | None = None
     subtitles: Callable[[Row, Path], SubtitleFile | None] | None = None
+    judged_configs: tuple[str, ...] = ()
     judged: Callable[[Row, str, int, Path], Question | LeftOut] | None = None
 
 

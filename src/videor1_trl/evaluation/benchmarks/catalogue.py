@@ -24,7 +24,7 @@ from .dybench import DYBENCH
 from .longvideobench import LONGVIDEOBENCH
 from .lvbench import LVBENCH
 from .minerva import MINERVA
-from .mlvu import MLVU, MLVU_TEST
+from .mlvu import MLVU, MLVU_OPEN, MLVU_TEST
 from .mmvu import MMVU
 from .motionbench import MOTIONBENCH
 from .mvbench import MVBENCH
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 AnyBenchmarks = tuple[Benchmark[Any], ...]  # each with its own fields of a row
 _SEVEN: AnyBenchmarks = (VSIBENCH, VIDEOMMMU, MMVU, MVBENCH, TEMPCOMPASS, VIDEOMME, VIDEO_HOLMES)
 _ORDER_OF_TIME = (TVBENCH, TOMATO, AOTBENCH, DYBENCH, TIMEBLIND, VINOGROUND, MOTIONBENCH)
-_LONG = (LONGVIDEOBENCH, MLVU, MLVU_TEST, LVBENCH)
+_LONG: AnyBenchmarks = (LONGVIDEOBENCH, MLVU, MLVU_TEST, MLVU_OPEN, LVBENCH)
 _REASONING: AnyBenchmarks = (VIDEOMATHQA, MINERVA)
 _GROUNDING: AnyBenchmarks = (CHARADES_STA, TIMELENS_BENCH)
 _ALL: AnyBenchmarks = (*_SEVEN, *_ORDER_OF_TIME, *_LONG, *_REASONING, *_GROUNDING)
@@ -99,7 +99,7 @@ def load_benchmark(
         raise ValueError(f"subtitles: {name} has none that are read here. These have: {having}.")
     source = benchmark.hub_id if source is None else source
     root = _folder_of_videos(media_root, source)
-    chosen = _parts(benchmark, configs)
+    chosen = _parts(benchmark, configs, judged)
     template = as_template(prompt_template)
     questions: list[Question] = []
     bad: list[str] = []
@@ -224,12 +224,19 @@ def _folder_of_videos(media_root: str | Path | None, source: str | Path) -> Path
     return Path(os.path.abspath(root))
 
 
-def _parts(benchmark: Benchmark[Row], configs: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = tuple(configs or benchmark.default or benchmark.configs)
-    unknown = [config for config in chosen if config not in benchmark.configs]
+def _parts(benchmark: Benchmark[Row], configs: Sequence[str] | None, judged: bool) -> tuple[str, ...]:
+    open_to_all = benchmark.default or benchmark.configs
+    chosen = tuple(configs or (*open_to_all, *(benchmark.judged_configs if judged else ())))
+    known = (*benchmark.configs, *benchmark.judged_configs)
+    unknown = [config for config in chosen if config not in known]
     if unknown:
-        parts = ", ".join(benchmark.configs)
-        raise ValueError(f"configs: {benchmark.name} has no part {unknown[0]!r}. Its parts: {parts}.")
+        raise ValueError(f"configs: {benchmark.name} has no part {unknown[0]!r}. Its parts: {', '.join(known)}.")
+    unmarked = [config for config in chosen or benchmark.judged_configs if config in benchmark.judged_configs]
+    if unmarked and not judged:
+        raise ValueError(
+            f"{', '.join(unmarked)} of {benchmark.name} need a model as judge: name one, and its server, with judge_model and "
+            "judge_base_url."
+        )
     if benchmark.one_part and len(chosen) > 1:
         raise ValueError(
             f"configs: {', '.join(chosen)} of {benchmark.name} ask the same in other forms, and are two figures. Ask one at a "

@@ -13,7 +13,8 @@ from .options_in_text import split_options
 
 
 _DEV = ("1_plotQA", "2_needle", "3_ego", "4_count", "5_order", "6_anomaly_reco", "7_topic_reasoning")
-_OPEN = "the open tasks (sub_scene, summary), which need a model as judge"
+_OPEN_TASKS = ("8_sub_scene", "9_summary")
+_OPEN = "the open tasks (sub_scene, summary), which need a model as judge (mlvu-open)"
 
 
 class DevRow(TypedDict):
@@ -40,8 +41,7 @@ def _dev_question(row: DevRow, config: str, number: int, root: Path) -> Question
     asked = choice(
         task, f"{config}/{number}", row["question"], row["candidates"], letter_of(row["answer"], row["candidates"])
     )
-    folders = (f"video/{config}", config, f"MLVU/video/{config}", "")
-    return replace(asked, video=str(video_in(root, folders, name)), cluster=f"{config}/{name}")
+    return replace(asked, video=str(video_in(root, _folders(config), name)), cluster=f"{config}/{name}")
 
 
 def _test_question(row: TestRow, config: str, number: int, root: Path) -> Question:
@@ -49,6 +49,36 @@ def _test_question(row: TestRow, config: str, number: int, root: Path) -> Questi
     asked = choice(row["task_type"], str(number), problem, options, bare_letter(row["answer"]))
     name = row["video_name"]
     return replace(asked, video=str(video_in(root, ("", "video", "videos"), name)), cluster=name)
+
+
+class OpenRow(TypedDict):
+    """A row of the official files of the open tasks; `scoring_points` of sub_scene, a text or a list of them."""
+
+    video: str
+    question: str
+    answer: str
+    scoring_points: NotRequired[str | list[str]]
+
+
+def _open_question(row: OpenRow, config: str, number: int, root: Path) -> Question:
+    task, name = config.partition("_")[2], row["video"]
+    points = row["scoring_points"] if task == "sub_scene" else ""
+    return Question(
+        f"{config}/{number}",
+        task,
+        row["question"],
+        "free-form",
+        row["answer"],
+        metric="judged",
+        marking="points" if points else "summary",
+        rubric=points if isinstance(points, str) else "\n".join(f"- {point}" for point in points),
+        video=str(video_in(root, _folders(config), name)),
+        cluster=f"{config}/{name}",
+    )
+
+
+def _folders(config: str) -> tuple[str, ...]:
+    return (f"video/{config}", config, f"MLVU/video/{config}", "")
 
 
 MLVU = Benchmark(
@@ -71,5 +101,17 @@ MLVU_TEST = Benchmark(
     rule=by_letter_in_text,
     left_out=_OPEN,
     note="letters up to F count, where lmms-eval 0.7.3 knows A to D",
+    average="tasks",
+)
+MLVU_OPEN = Benchmark(
+    "mlvu-open",
+    "MLVU/MVLU",
+    configs=(),
+    split="test",
+    question=_open_question,
+    rule=by_letter_in_text,
+    data_files="json/{config}.json",
+    judged_configs=_OPEN_TASKS,
+    note="two marks from 1 to 5 over the 10 that they can be: ten times its score is G-Avg, whose official judge has another prompt",
     average="tasks",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from ...text.answers import judge
 from ...text.choices import LETTERS
@@ -22,13 +22,17 @@ class TempCompassRow(TypedDict):
     video_id: str
     dim: str
     question: str
-    answer: str
+    answer: NotRequired[str]
+    mc_question: NotRequired[str]
+    mc_answer: NotRequired[str]
 
 
 def _question(row: TempCompassRow, config: str, number: int, root: Path) -> Question:
     video = f"videos/{row['video_id']}.mp4"
-    key, answer = f"{config}/{number}", row["answer"].strip()
-    if config == "yes_no":
+    key, answer = f"{config}/{number}", row["mc_answer" if config == "captioning" else "answer"].strip()
+    if config == "captioning":
+        asked = _captioning(key, row["question"], row["mc_question"], answer)
+    elif config == "yes_no":
         options = ["yes", "no"]
         asked = choice(config, key, row["question"], options, letter_of(answer.lower(), options))
     else:
@@ -36,6 +40,16 @@ def _question(row: TempCompassRow, config: str, number: int, root: Path) -> Ques
         texts = [_LABEL.sub("", line) for line in options]
         asked = choice(config, key, problem, texts, letter_of(answer, options), shown=options)
     return replace(asked, video=str(root / video), cluster=video, groups={"dimension": row["dim"]})
+
+
+def _captioning(key: str, problem: str, choice_text: str, answer: str) -> Question:
+    """A description is right that leads a judge, who has not seen the video, to the right option."""
+    text, lines = _split(choice_text)
+    of_choice = choice("captioning", key, text, [_LABEL.sub("", line) for line in lines], letter_of(answer, lines))
+    rubric = "\n".join((text, *of_choice.options))
+    return Question(
+        key, "captioning", problem, "free-form", of_choice.gold, metric="judged", marking="choice", rubric=rubric
+    )
 
 
 def _split(text: str) -> tuple[str, list[str]]:
@@ -93,5 +107,6 @@ TEMPCOMPASS = Benchmark(
     split="test",
     question=_question,
     rule=_rule,
-    left_out="captioning, which needs a model as judge",
+    left_out="captioning, which needs a model as judge (--judge_model)",
+    judged_configs=("captioning",),
 )
