@@ -154,7 +154,8 @@ def test_dybenchs_answers_are_letters_or_texts_and_never_both(tmp_path):
     row = {"pair_id": 1, "video": "a.mp4", "question": "How many?"}
 
     def gold(answer, options):
-        return BENCHMARKS["dybench"].question({**row, "answer": answer, "options": options}, "", 0, tmp_path).gold
+        given = {**row, "answer": answer, "options": options}
+        return BENCHMARKS["dybench"].question(given, "event_sequence", 0, tmp_path).gold
 
     assert [gold("B", ["up", "down"]), gold("down", ["up", "down"]), gold("1", ["2", "1"])] == ["B", "B", "B"]
     assert gold("(b)", {"A": "up", "B": "down"}) == "B"
@@ -162,6 +163,8 @@ def test_dybenchs_answers_are_letters_or_texts_and_never_both(tmp_path):
         gold("A", ["B", "A"])
     with pytest.raises(ValueError, match="the answer 'C' is none of the options"):
         gold("C", ["up", "down"])
+    with pytest.raises(ValueError, match="event_sequence has 2 options, not 3"):
+        gold("C", ["up", "down", "left"])
 
 
 def test_the_end_of_videommmus_lectures_is_spoken_of_as_its_official_prompts_do(tmp_path):

@@ -15,6 +15,9 @@ from .named_option import by_named_option
 from .options_in_text import split_options
 
 
+_OPTIONS = {"event_sequence": 2, "moving_direction": 4, "reversible_dynamics": 3}  # as its project page has them
+
+
 def _question(row: Columns, config: str, number: int, root: Path) -> Question:
     """The columns of these gated files are not published elsewhere: the likely spellings are tried."""
     pair = first_field(row, "pair_id", "pair", "pair_idx", "group_id", "group")
@@ -24,6 +27,8 @@ def _question(row: Columns, config: str, number: int, root: Path) -> Question:
     if not options:
         problem, options = split_options(problem)
     asked = choice(config, f"{config}/{number}", problem, options, _gold(answer, options))
+    if len(asked.options) != _OPTIONS[config]:
+        raise ValueError(f"{config} has {_OPTIONS[config]} options, not {len(asked.options)}: {list(asked.options)}")
     video = video_in(root, ("", "video", "videos", f"video/{config}", f"videos/{config}", config), name)
     return replace(asked, video=str(video), cluster=name, together={"P-Acc": f"{config}/{pair}"})
 
@@ -54,7 +59,7 @@ def _check(questions: Sequence[Question]) -> None:
 DYBENCH = Benchmark(
     "dybench",
     "ddz16/DyBench",
-    configs=("event_sequence", "moving_direction", "reversible_dynamics"),
+    configs=tuple(_OPTIONS),
     split="test",
     question=_question,
     rule=by_named_option,
