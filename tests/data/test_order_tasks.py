@@ -170,6 +170,9 @@ def test_clips_are_of_the_records_own_file_unless_they_name_another(tmp_path):
         ({"tasks": ["direction", "direction"]}, "names one twice"),
         ({"num_clips": 2}, "num_clips (2) must be between 3 and 9"),
         ({"min_clip_seconds": 0}, "min_clip_seconds (0) must be above 0"),
+        ({"still_below": float("nan")}, "still_below (nan) must be at least 0"),
+        ({"seed": -1}, "seed (-1) must be at least 0"),
+        ({"tasks": "direction"}, "tasks ('direction') and videos ("),
         ({"root": "/nowhere"}, "lies outside of root (/nowhere)"),
     ],
 )

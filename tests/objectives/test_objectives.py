@@ -65,6 +65,12 @@ def test_relation_compares_answers_by_the_rule_of_their_problem_type():
     ]  # without a problem type: the same words
 
 
+def test_the_same_words_are_never_another_answer_even_where_they_answer_nothing():
+    group = {"problem_type": "temporal grounding", "solution": "1 - 2"}
+    group |= {"completions": said(["never"]), "contrast_completions": said(["never", "3 - 4"])}
+    assert get_relation_reward()([1.0], [0.0, 0.0], **group) == [0.5]
+
+
 def test_crpo_rewards_contrast_rollouts_that_behave_and_more_so_the_better_the_ordered_ones():
     """behave_j + weight * behave_j * p, p = 3/4: 1.75 for an answer that changed; nothing for the key or no answer."""
     crpo = get_crpo_reward(column="about")

@@ -5,10 +5,11 @@ import pickle
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videor1_trl import accuracy_reward, get_accuracy_reward, load_video_r1
+from videor1_trl.objectives.mirrored_interval import get_mirrored_interval_reward
 from videor1_trl.rewards.grounding import (
     box_iou_reward,
     get_temporal_iou_reward,
@@ -45,6 +46,12 @@ READ = {
     "1 min 5 s to 2 minutes 10 seconds": [(65.0, 130.0)],
     "00:00:01,500 --> 00:00:04,250": [(1.5, 4.25)],
     "frames 3a - 7b": [],
+    "1,5 - 20,1": [(1.5, 20.1)],
+    "1,2 - 5,7 s.": [(1.2, 5.7)],
+    "[1,2] - [5,7]": [(1.0, 2.0), (5.0, 7.0)],
+    "-3 - 7": [],
+    "(-3, 7)": [],
+    "- 3 - 7": [(3.0, 7.0)],  # an item of a list
 }
 
 
@@ -56,6 +63,106 @@ def test_intervals_are_read_in_several_notations(text, intervals):
 @given(st.text(max_size=200))
 def test_any_text_can_be_read(text):
     assert all(start <= end for start, end in read_intervals(text))
+
+
+WHOLE = st.tuples(st.integers(0, 30), st.integers(1, 9)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+UNION = st.lists(WHOLE, min_size=1, max_size=4)
+SAID = [
+    lambda start, end: f"{start} - {end}",
+    lambda start, end: f"from {start}s to {end}s",
+    lambda start, end: f"0:{start:02d} --> 0:{end:02d}",
+    lambda start, end: f"[{start}.0, {end}.00]",
+]
+
+
+def seconds_of(union):
+    return {second for start, end in union for second in range(start, end)}
+
+
+@settings(max_examples=25)
+@given(UNION, UNION, st.sampled_from(SAID))
+def test_overlaps_are_those_of_whole_seconds_in_whatever_notation(found, gold, say):
+    """Against sets of seconds, from the text on; the same both ways; with the factors of the borders never more."""
+    texts = ["; ".join(say(*each) for each in union) for union in (found, gold)]
+    assert [read_intervals(text) for text in texts] == [found, gold]
+    expected = len(seconds_of(found) & seconds_of(gold)) / len(seconds_of(found) | seconds_of(gold))
+    [value] = temporal_iou_reward([f"<answer>{texts[0]}</answer>"], [texts[1]])
+    assert value == pytest.approx(expected, abs=1e-9) == temporal_iou(gold, found)
+    [with_borders] = get_temporal_iou_reward(boundaries=True)([f"<answer>{texts[0]}</answer>"], [texts[1]], [40])
+    assert 0 <= with_borders <= value + 1e-9
+    assert temporal_iou(found, found) == 1.0
+
+
+CORNERS = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 5), st.integers(1, 5))
+
+
+@settings(max_examples=25)
+@given(CORNERS, CORNERS)
+def test_boxes_overlap_as_their_cells_do(one, other):
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (one, other)]
+    cells = [{(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])} for box in boxes]
+    [value] = box_iou_reward([f"<answer>{list(boxes[0])}</answer>"], [str(boxes[1])])
+    assert value == pytest.approx(len(cells[0] & cells[1]) / len(cells[0] | cells[1]), abs=1e-9)
+
+
+@settings(max_examples=25)
+@given(st.permutations("123456"), st.permutations("123456"), st.sampled_from([", ", " ", " > ", ", then clip "]))
+def test_orders_score_by_their_places(found, gold, between):
+    hits = sum(a == b for a, b in zip(found, gold, strict=True))
+    expected = 1.0 if hits == 6 else hits / 6 / 5
+    assert permutation_reward([f"<answer>{between.join(found)}</answer>"], ["".join(gold)]) == [
+        pytest.approx(expected)
+    ]
+
+
+HOSTILE = st.one_of(
+    st.text(max_size=60),
+    st.text(alphabet="0123456789.,:-–[]()<> eEsm٣²", max_size=60),
+    st.sampled_from(["9" * 400, "0 - " + "9" * 400, "0 0 " + "9" * 400 + " " + "9" * 400, "1 " * 3000]),
+)
+
+
+@settings(max_examples=25)
+@given(HOSTILE)
+def test_whatever_is_answered_is_worth_between_0_and_1(text):
+    said = [f"<answer>{text}</answer>", text]
+    strict = get_temporal_iou_reward(boundaries=True)
+    for values in (
+        temporal_iou_reward(said, ["1 - 4"] * 2), strict(said, ["1 - 4"] * 2, [9.0] * 2),
+        permutation_reward(said, ["3 1 2"] * 2), box_iou_reward(said, ["0 0 2 2"] * 2),
+    ):  # fmt: skip
+        assert len(values) == 2 and all(0.0 <= value <= 1.0 for value in values)
+
+
+@settings(max_examples=25)
+@given(HOSTILE)
+def test_any_solution_is_one_or_none_or_refused(text):
+    right = [f"<answer>{text}</answer>"]
+    for reward in (temporal_iou_reward, permutation_reward):
+        [value] = reward(right, right)
+        assert value in (None, 1.0) or text.count("9") > 300, "what a solution says is right, where anything can be"
+    try:
+        assert box_iou_reward(right, right)[0] in (None, 1.0) or text.count("9") > 150
+    except ValueError as error:
+        assert "Convert the record" in str(error)
+
+
+def test_a_solution_without_a_stretch_of_time_scores_nothing():
+    assert temporal_iou_reward(["<answer>4 - 4</answer>"], ["4 - 4"]) == [None]
+    assert accuracy_reward(["<answer>4 - 4</answer>"], ["<answer>4 - 4</answer>"], ["temporal grounding"]) == [None]
+
+
+@pytest.mark.parametrize("duration", [-5.0, "10", True])
+def test_a_duration_that_is_no_number_of_seconds_is_named(duration):
+    message = re.escape(f"duration ({duration!r}) must be the video's length in seconds")
+    with pytest.raises(ValueError, match=message):
+        get_temporal_iou_reward(boundaries=True)(["<answer>1 - 3</answer>"], ["0 - 4"], duration=[duration])
+    mirrored = get_mirrored_interval_reward()
+    group = {"solution": "0 - 4", "contrast_completions": ["<answer>1 - 3</answer>"]}
+    with pytest.raises(ValueError, match=message):
+        mirrored([1.0], [0.0], duration=duration, **group)
+    for unknown in (None, float("nan"), 0):
+        assert mirrored([1.0], [0.0], duration=unknown, **group) == [None]
 
 
 def test_unions_count_time_once():
@@ -90,6 +197,13 @@ def test_orders():
     assert permutation_reward(texts, ["1 2 3 4 5"] * 5) == pytest.approx([0.2 * 3 / 5, 1.0, 0.0, 0.0, 0.0])
     assert permutation_reward(["<answer>(B), (A), (C)</answer>"], ["<answer>BAC</answer>"]) == [1.0]
     assert permutation_reward(["<answer>2 1 3</answer>"], ["1 2 3"]) == [0.0]  # K <= 4: all or nothing
+    words = [
+        "<answer>clip 2, then clip 1, then clip 3</answer>",
+        "<answer>2nd, 1st, 3rd</answer>",
+        "<answer>٢، ١، ٣</answer>",
+    ]
+    assert permutation_reward(words, ["2 1 3"] * 3) == [1.0] * 3
+    assert permutation_reward(["<answer>cut, then wash</answer>"] * 2, ["cut, then wash", "wash, cut"]) == [1.0, 0.0]
     assert permutation_reward(["<answer>1</answer>"] * 3, [None, "1", "1 1"]) == [None, None, None]
 
 
@@ -124,6 +238,7 @@ def test_accuracy_scores_times_orders_and_boxes_by_their_problem_type():
     "kind, solution, wanted",
     [
         ("temporal grounding", "soon", "one or more intervals"),
+        ("temporal grounding", "4 - 4", "one or more intervals"),
         ("permutation", "1, 1", "an order of two or more parts"),
         ("bounding box", "[10, 20, 5, 5]", "one box x1, y1, x2, y2"),
     ],

@@ -106,7 +106,7 @@ def make_order_tasks(
     Raises:
         `ValueError`: an argument out of range, a video outside of `root`, or no record at all.
     """
-    _check(videos, tasks, num_clips, min_clip_seconds)
+    _check(videos, tasks, num_clips, min_clip_seconds, still_below, seed)
     paths = [os.path.abspath(video) for video in videos]
     base = os.path.abspath(root) if root is not None else os.path.commonpath([os.path.dirname(path) for path in paths])
     outside = [path for path in paths if os.path.commonpath([base, path]) != base]
@@ -141,7 +141,16 @@ def make_order_tasks(
     return made
 
 
-def _check(videos: Sequence[str | Path], tasks: Sequence[str], num_clips: int, min_clip_seconds: float) -> None:
+def _check(
+    videos: Sequence[str | Path],
+    tasks: Sequence[str],
+    num_clips: int,
+    min_clip_seconds: float,
+    still_below: float,
+    seed: int,
+) -> None:
+    if isinstance(tasks, str) or isinstance(videos, (str, Path)):
+        raise ValueError(f"tasks ({tasks!r:.40}) and videos ({videos!r:.40}) must be lists.")
     unknown = [task for task in tasks if task not in TASKS]
     if unknown or not tasks:
         raise ValueError(f"tasks ({', '.join(tasks)}) must be some of {', '.join(TASKS)}.")
@@ -152,6 +161,10 @@ def _check(videos: Sequence[str | Path], tasks: Sequence[str], num_clips: int, m
         raise ValueError(f"num_clips ({num_clips}) must be between {lowest} and 9 for {', '.join(tasks)}.")
     if not 0 < min_clip_seconds < float("inf"):
         raise ValueError(f"min_clip_seconds ({min_clip_seconds}) must be above 0.")
+    if not 0 <= still_below < float("inf"):
+        raise ValueError(f"still_below ({still_below}) must be at least 0: grey levels of 255.")
+    if seed < 0:
+        raise ValueError(f"seed ({seed}) must be at least 0.")
     if not videos:
         raise ValueError("videos is empty: there is nothing to make records of.")
 

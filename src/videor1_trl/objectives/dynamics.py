@@ -43,7 +43,7 @@ def same_answer(one: str, other: str, group: Columns) -> bool:
     (True, False)
     """
     kind, options = group.get("problem_type"), [str(each) for each in group.get("options") or () if each is not None]
-    if kind not in PROBLEM_TYPES:
+    if one.split() == other.split() or kind not in PROBLEM_TYPES:
         return one.split() == other.split()
     return (judge(one, other, kind, options=options) or 0.0) > 0.5
 

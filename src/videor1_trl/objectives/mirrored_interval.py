@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..text.intervals import Interval, boundaries_iou, merged, read_intervals
+from ..text.intervals import Interval, boundaries_iou, length_of, merged, read_intervals, video_seconds
 from .dynamics import Router, RouterKind, answer_of
 from .objective import Objective
 from .relation import check_weight
@@ -34,8 +34,8 @@ class _MirroredInterval:
         self, accuracies: Sequence[float | None], contrast_accuracies: Sequence[float | None], **group: Any
     ) -> list[float | None]:
         sensitive = self.router(0.0, 0.0, group)
-        gold, duration = merged(read_intervals(group.get("solution"))), group.get("duration")
-        if sensitive is None or not gold or not duration:
+        gold, duration = merged(read_intervals(group.get("solution"))), video_seconds(group.get("duration"))
+        if sensitive is None or not length_of(gold) or duration is None:
             return [None] * len(accuracies)
         mirrored_gold = [(duration - end, duration - start) for start, end in reversed(gold)]
         answers = [answer for answer in map(answer_of, group["contrast_completions"]) if answer is not None]
@@ -74,7 +74,7 @@ def get_mirrored_interval_reward(
         An [`Objective`].
 
     Raises:
-        `ValueError`: a parameter out of range; when called, a label that is none.
+        `ValueError`: a parameter out of range; when called, a label that is none, a `duration` that is no number of seconds.
 
     >>> group = {"solution": "2 - 4", "duration": 10.0, "contrast_completions": ["<answer>6 - 8</answer>"]}
     >>> get_mirrored_interval_reward()([1.0, 0.0], [0.0], **group)  # found where the mirrored event lies: b = 1

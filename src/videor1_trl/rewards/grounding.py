@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..text.intervals import boundaries_iou, merged, read_intervals, temporal_iou
+from ..text.intervals import boundaries_iou, length_of, read_intervals, temporal_iou, video_seconds
 from ..text.messages import content
 from ..text.places import box_iou, is_order, names_numbers, order_score, read_box, read_order
 from ..text.prompts import extract_answer
@@ -19,7 +19,7 @@ def temporal_iou_reward(
     """
     Time in both the answer's intervals and the solution's, over time in either; unions, where they have several.
 
-    Range [0, 1]; 0.0 without an answer or an interval in it, `None` where the solution has none. Seconds ("12.5 - 20.1") or the
+    Range [0, 1]; 0.0 without an answer or an interval in it, `None` where the solution has no stretch of time. Seconds ("12.5 - 20.1") or the
     clock ("0:12 to 1:05"), see [`read_intervals`]. Source: Time-R1 (plain IoU); VideoChat-R1.5 (unions).
 
     Args:
@@ -41,7 +41,7 @@ class _TemporalIou:
         self,
         completions: Sequence[Completion],
         solution: Sequence[str | None],
-        duration: Sequence[float | None] | None = None,
+        duration: Sequence[object] | None = None,
         **kwargs: object,
     ) -> list[float | None]:
         if self.boundaries and duration is None:
@@ -55,13 +55,14 @@ class _TemporalIou:
             for completion, gold, length in zip(completions, solution, durations, strict=True)
         ]
 
-    def _one(self, answer: str | None, solution: str | None, duration: float | None) -> float | None:
-        gold, found = merged(read_intervals(solution)), merged(read_intervals(answer))
-        if not gold or (self.boundaries and not duration):
+    def _one(self, answer: str | None, solution: str | None, duration: object) -> float | None:
+        gold, found = read_intervals(solution), read_intervals(answer)
+        length = video_seconds(duration) if self.boundaries else None
+        if not length_of(gold) or (self.boundaries and length is None):
             return None
         if not found:
             return 0.0
-        return boundaries_iou(found, gold, duration) if self.boundaries and duration else temporal_iou(found, gold)
+        return temporal_iou(found, gold) if length is None else boundaries_iou(found, gold, length)
 
 
 def _answered(completion: Completion) -> str | None:
@@ -76,6 +77,9 @@ def get_temporal_iou_reward(boundaries: bool = False) -> Reward:
 
     Source: Time-R1, ArrowGEV (arXiv 2601.06559) and TaRO (2606.09248).
 
+    Raises:
+        `ValueError`: when called, no column `duration`, or one that is no number of seconds.
+
     >>> get_temporal_iou_reward(boundaries=True)(["<answer>0 - 4</answer>"], ["0 - 8"], duration=[8.0])
     [0.25]
     """
@@ -89,7 +93,7 @@ def permutation_reward(
     1.0 for the right order of K parts; 0.2 times the share of parts in their place for another order of the same parts,
     where K > 4; else 0.0. `None` where the solution is no order.
 
-    Numbers, letters ("B, A, C") or digits without marks between them ("312"). Source: Visual Jigsaw (arXiv 2509.25190), whose
+    Numbers, letters ("B, A, C") or digits without marks between them ("312"); beside numbers words are passed over. Source: Visual Jigsaw (arXiv 2509.25190), whose
     code takes 0.5 off for repetition, which this does not.
 
     >>> permutation_reward(["<answer>3, 1, 2</answer>", "<answer>312</answer>", "<answer>1 2 3</answer>"], ["3 1 2"] * 3)

@@ -13,7 +13,7 @@ from rapidfuzz.distance import LCSseq
 from rouge_score.rouge_scorer import RougeScorer
 
 from .choices import bare, read_choice
-from .intervals import read_intervals, temporal_iou
+from .intervals import length_of, read_intervals, temporal_iou
 from .places import box_iou, is_order, order_score, read_box, read_order
 from .prompts import extract_answer
 from .words import EMPTY_WORDS, spaced, stem, words_of
@@ -221,7 +221,7 @@ def _long_rouge(gold: list[str], answer: list[str]) -> float:
 
 def _same_time(gold: str, answer: str) -> float | None:
     expected = read_intervals(gold)
-    return temporal_iou(read_intervals(answer), expected) if expected else None
+    return temporal_iou(read_intervals(answer), expected) if length_of(expected) else None
 
 
 def _same_order(gold: str, answer: str) -> float | None:

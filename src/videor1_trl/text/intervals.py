@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from numbers import Real
 
 from .prompts import extract_answer
 
@@ -22,7 +23,9 @@ _DASH = r"(?:-->|->|[-–—~]|[,;]|to|until|till|and|through)"
 _NAMED_END = (
     r"[\"')\]]*\s*(?:[,;]|and|to)?\s*[\"']?(?:it\s+)?(?:ends?|ending|end[ _]time)[\"']?\s*(?:at|:|=|is)?\s*[\"']?"
 )
-_INTERVAL = re.compile(rf"(?<![\w.:]){_CLOCK}(?:\s*{_DASH}\s*|{_NAMED_END}){_CLOCK}", re.IGNORECASE)
+_NO_MINUS = r"(?<!^[-−])(?<![\s(\[,;:][-−])"  # "-3 - 7" begins before the video
+_INTERVAL = re.compile(rf"(?<![\w.:]){_NO_MINUS}{_CLOCK}(?:\s*{_DASH}\s*|{_NAMED_END}){_CLOCK}", re.IGNORECASE)
+_DECIMAL_COMMAS = re.compile(r"\W*\d+,\d+\s*s?\s*(?:-->|->|[-–—~]|to|until|till|and)\s*\d+,\d+\s*s?\W*", re.IGNORECASE)
 
 
 def read_intervals(text: object) -> list[Interval]:
@@ -31,7 +34,7 @@ def read_intervals(text: object) -> list[Interval]:
 
     Two times joined by a dash, an arrow, a comma or a word ("to", "until", "and"), or the second led in by "end" ("start: 3, end: 7");
     as seconds ("12.5", "12.5 s"), by the clock ("1:05", "0:01:05", "00:01:05,500") or in minutes ("1m05s", "1 min 5 s"). An
-    interval that ends before it begins is none.
+    interval that ends before it begins is none. Of one interval decimals may stand behind commas ("1,5 - 20,1").
 
     >>> read_intervals("<answer>12.5 - 20.1</answer>"), read_intervals("from 0:12 to 1:05"), read_intervals([3, 7])
     ([(12.5, 20.1)], [(12.0, 65.0)], [(3.0, 7.0)])
@@ -44,7 +47,10 @@ def read_intervals(text: object) -> list[Interval]:
         return []
     text = str(text)
     answer = extract_answer(text)
-    found = _INTERVAL.finditer((text if answer is None else answer)[:_LONGEST])
+    text = (text if answer is None else answer)[:_LONGEST]
+    if _DECIMAL_COMMAS.fullmatch(text):
+        text = text.replace(",", ".")
+    found = _INTERVAL.finditer(text)
     read = [(_seconds(*match.groups()[:6]), _seconds(*match.groups()[6:])) for match in found]
     return [(start, end) for start, end in read if start <= end]
 
@@ -78,6 +84,33 @@ def merged(intervals: Sequence[Interval]) -> list[Interval]:
         else:
             found.append((start, end))
     return found
+
+
+def length_of(intervals: Sequence[Interval]) -> float:
+    """
+    Seconds in their union.
+
+    >>> length_of([(1, 3), (2, 4)]), length_of([(4, 4)]), length_of([])
+    (3.0, 0.0, 0.0)
+    """
+    return math.fsum(end - start for start, end in merged(intervals))
+
+
+def video_seconds(duration: object) -> float | None:
+    """
+    The value of a column `duration`: the seconds of a row's video; `None` where it is not known (`None`, NaN or 0).
+
+    Raises:
+        `ValueError`: no number, or one below 0.
+
+    >>> video_seconds(12), video_seconds(None)
+    (12.0, None)
+    """
+    if duration is None:
+        return None
+    if isinstance(duration, bool) or not isinstance(duration, Real) or float(duration) < 0:
+        raise ValueError(f"duration ({duration!r:.40}) must be the video's length in seconds, above 0, or nothing.")
+    return float(duration) if float(duration) > 0 else None  # NaN is not
 
 
 def temporal_iou(found: Sequence[Interval], gold: Sequence[Interval]) -> float:

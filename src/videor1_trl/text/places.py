@@ -21,15 +21,22 @@ def _inner(text: str | None) -> str:
 
 def read_order(text: str | None) -> list[str]:
     """
-    The parts that a text lists, in its order: numbers, letters, or digits or letters without marks between them.
+    The parts that a text lists, in its order: numbers, whatever words stand between them; else letters or words; or digits or
+    letters without marks between them.
 
-    >>> read_order("<answer>3, 1, 2</answer>"), read_order("312"), read_order("(B), (a)")
-    (['3', '1', '2'], ['3', '1', '2'], ['B', 'A'])
+    >>> read_order("<answer>3, 1, 2</answer>"), read_order("312"), read_order("(B), (a)"), read_order("clip 2, then clip 1")
+    (['3', '1', '2'], ['3', '1', '2'], ['B', 'A'], ['2', '1'])
     """
-    words = re.findall(r"\d+|[A-Za-z]+", _inner(text))
+    inner = _inner(text)
+    words = re.findall(r"\d+", inner) or re.findall(r"[A-Za-z]+", inner)
     if len(words) == 1 and len(words[0]) > 1:
         words = list(words[0])
-    return [word.upper().lstrip("0") or "0" for word in words]
+    return [_digits(word) if word.isdecimal() else word.upper() for word in words]
+
+
+def _digits(word: str) -> str:
+    """A number in the digits 0 to 9, whatever script it is in, without leading zeros."""
+    return "".join(str(int(digit)) for digit in word).lstrip("0") or "0"
 
 
 def is_order(parts: list[str]) -> bool:
