@@ -480,6 +480,47 @@ def test_the_printed_plan_ends_with_what_was_found_and_the_exit_code(models, med
     assert ended.value.code == 1 and said.splitlines()[-1] == "Problems: 1." and "problem: memory" in said
 
 
+@pytest.fixture
+def planned_with_weights(media, tmp_path, capsys):
+    """`planned_with_weights(folder, **model options)`: what `--check_model` prints of the model in a folder, and its exit code."""
+
+    def run(folder, **options):
+        rows = Dataset.from_list([helpers.row(video=media["videos"][0]) for _ in range(4)])
+        model_args = ModelConfig(model_name_or_path=str(folder), **options)
+        flags = dry_run.DryRunArguments(dry_run=True, check_model=True)
+        with pytest.raises(SystemExit) as ended:
+            dry_run.end_with_plan(flags, args_of(tmp_path, beta=0.0), model_args, rows, None, media="off")
+        return capsys.readouterr().out, ended.value.code
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_plan_holds_the_weights_to_the_contract(models, planned_with_weights):
+    """With the adapters of a recipe, on the language model alone."""
+    options = {"dtype": "float32", "use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]}
+    said, code = planned_with_weights(models().path, **options)
+    assert code == 0, said
+    assert "Contract: Qwen2_5_VLForConditionalGeneration, float32" in said
+    found = "no adapters on the vision weights, 4 of 8 language tensors have a gradient"  # A's is 0 while B is 0
+    assert found in re.sub(r"[│\s]+", " ", said), said
+
+
+@pytest.mark.slow
+def test_a_plan_names_the_checks_that_weights_fail(models, planned_with_weights, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(models().path, folder)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.visual.patch_embed.proj.weight.zero_()
+    model.save_pretrained(folder)
+    said, code = planned_with_weights(folder)
+    assert code == 1 and "problem: contract: video_counts: another video" in said, said
+    (folder / "model.safetensors").write_bytes(b"none")
+    said, code = planned_with_weights(folder)
+    assert code == 1 and "problem: weights of" in said, said
+
+
 def test_a_plan_without_a_model_prints_too(rows, tmp_path, capsys):
     found = plan_run(args_of(tmp_path), ModelConfig(), Dataset.from_list(rows), media="off")
     dry_run.print_plan(found)

@@ -160,6 +160,10 @@ def test_a_plan_for_two_processes_takes_the_batches_of_two(monkeypatch, flags, c
     )
 
 
+def test_a_check_of_the_model_is_asked_for_with_a_plan(monkeypatch, flags):
+    assert "add --dry_run, or ask for it by `videor1 plan`" in said(monkeypatch, train_tgrpo, *flags, "--check_model")
+
+
 @pytest.mark.slow
 def test_resuming_by_true_goes_on_from_the_last_checkpoint(monkeypatch, flags, tmp_path):
     saving = ["--save_strategy", "steps", "--save_steps", "1", "--max_steps", "2"]

@@ -41,32 +41,40 @@ def is_vision(bench: Bench, name: str) -> bool:
 
 
 def one_step(bench: Bench) -> str:
-    """With AdamW, on the weights that are trained, in their dtype."""
+    """With AdamW, on the weights that are trained, in their dtype. Where there are adapters, on the parts that have some."""
     trained = {name: each for name, each in bench.model.named_parameters() if each.requires_grad}
-    parts = {"vision": [], "language": []}  # type: dict[str, list[str]]
-    has_vision = bool(usable(bench, ("video", "image")))
+    parts: dict[str, list[str]] = {"vision": [], "language": []}
     for name, _ in bench.model.named_parameters():
         parts["vision" if is_vision(bench, name) else "language"].append(name)
+    if not usable(bench, ("video", "image")):
+        del parts["vision"]
     if not trained:
-        raise Broken("no weight requires a gradient (quantised, or frozen).")
+        raise Broken("no weight requires a gradient: the model is quantised, or frozen.")
     gradients = _backward(bench, trained)
     moved = _stepped(trained, gradients)
-    said = []
+    adapted, said = hasattr(bench.model, "peft_config"), []
     for part, names in parts.items():
-        if part == "vision" and not has_vision:
+        own = [name for name in names if name in trained]
+        if not own and adapted:
+            said.append(f"no adapters on the {part} weights")
             continue
-        reached = [name for name in names if name in gradients.samples and gradients.samples[name].any()]
-        if not any(name in trained for name in names):
+        if not own:
             raise Broken(f"the {part} weights are frozen (requires_grad=False).")
-        if not reached:
-            raise Broken(f"no gradient reaches the {part} weights, such as {names[0]}.")
-        infinite = [name for name in reached if not gradients.samples[name].isfinite().all()]
-        if infinite:
-            raise Broken(f"the gradient of {infinite[0]} is no finite number.")
-        if not any(name in moved for name in names):
-            raise Broken(f"a step of {RATE:g} moves none of the {part} weights in {bench.base.dtype}.")
-        said.append(f"{len(reached)} of {len(names)} {part} tensors have a gradient")
+        said.append(_reached(bench, part, own, gradients, moved))
     return ", ".join(said)
+
+
+def _reached(bench: Bench, part: str, names: list[str], gradients: Gradients, moved: set[str]) -> str:
+    """How many of the weights of a part have a gradient; raises [`~result.Broken`] where the step leaves all of them."""
+    reached = [name for name in names if name in gradients.samples and gradients.samples[name].any()]
+    if not reached:
+        raise Broken(f"no gradient reaches the {part} weights, such as {names[0]}.")
+    infinite = [name for name in reached if not gradients.samples[name].isfinite().all()]
+    if infinite:
+        raise Broken(f"the gradient of {infinite[0]} is no finite number.")
+    if not moved.intersection(names):
+        raise Broken(f"a step of {RATE:g} moves none of the {part} weights in {bench.base.dtype}.")
+    return f"{len(reached)} of {len(names)} {part} tensors have a gradient"
 
 
 def _backward(bench: Bench, trained: dict[str, nn.Parameter]) -> Gradients:

@@ -212,7 +212,7 @@ def _merged(model: str, base: str, args: StartArguments, processor: Processor, r
     folder = Path(args.output_dir) / MERGED
     state = PartialState()
     if state.is_main_process:
-        with _whole_weights(), torch.no_grad():
+        with whole_weights(), torch.no_grad():
             loaded = create_model_from_path(
                 base, dtype="auto", device_map=None, trust_remote_code=args.trust_remote_code
             )
@@ -247,7 +247,7 @@ def _has_own_embeddings(model: PreTrainedModel) -> bool:
 
 
 @contextlib.contextmanager
-def _whole_weights() -> Iterator[None]:
+def whole_weights() -> Iterator[None]:
     """Within the context ZeRO-3 does not split the weights that are loaded."""
     from transformers.integrations import deepspeed
 

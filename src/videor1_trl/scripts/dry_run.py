@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from unittest import mock
 
 from .command_line import CommandParser
+from .held_model import held_to_contract
 from .recipes import read_recipe, split_config
 
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # slow imports, and the flags of this module are parsed befor
     from trl import ModelConfig
 
     from videor1_trl import TGRPOConfig, VideoSFTConfig
+    from videor1_trl.contract.result import ContractResult
     from videor1_trl.planning.plan import Plan
     from videor1_trl.planning.prompts import DataPlan
 
@@ -32,7 +34,7 @@ class DryRunArguments:
         default=False,
         metadata={
             "help": "Check data, media and model, estimate the memory, plan the steps, print all of it and end: with 0, or "
-            "with 1 and the list of problems. Nothing is trained, no weights are read."
+            "with 1 and the list of problems. Nothing is trained, no weights are read (but for check_model)."
         },
     )
     dry_run_processes: int | None = field(
@@ -54,6 +56,13 @@ class DryRunArguments:
     )
     dry_run_rows: int = field(
         default=32, metadata={"help": "With dry_run: rows of each dataset that are encoded to measure prompts (>= 1)."}
+    )
+    check_model: bool = field(
+        default=False,
+        metadata={
+            "help": "With dry_run: read the weights too, as training would, and check on them what training relies on (the "
+            "contract of the manual's page Families). What fails is a problem of the plan."
+        },
     )
 
 
@@ -118,11 +127,11 @@ def end_with_plan(
         num_sampled=dry_run.dry_run_rows,
         **options,
     )
-    print_plan(plan)
+    print_plan(plan, held_to_contract(args, model_args, plan) if dry_run.check_model and plan.model else None)
     raise SystemExit(0 if plan.ok else 1)
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, contract: ContractResult | None = None) -> None:
     """The plan as tables, then what was found, and in the last line whether the run can start."""
     from rich.console import Console
     from rich.markup import escape
@@ -138,6 +147,8 @@ def print_plan(plan: Plan) -> None:
         console.print(_memory_table(plan))
     if plan.disk is not None:
         console.print(_table("Disk", _disk_lines(plan)))
+    if contract is not None:
+        console.print(contract.table())
     for heading, colour, found in (("warning", "yellow", plan.warnings), ("problem", "red", plan.problems)):
         for line in found:
             console.print(f"[{colour}]{heading}:[/] {escape(line)}", soft_wrap=True)

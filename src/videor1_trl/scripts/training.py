@@ -138,6 +138,8 @@ def start(parser: CommandParser) -> TrainingRun[Any, Any]:
     """What the command line asks for, after all checks that open no file."""
     with expected_errors():
         script_args, dry_run, args, model_args = parse_as_planned(parser)
+    if dry_run.check_model and not dry_run.dry_run:
+        stop("--check_model is a part of the plan: add --dry_run, or ask for it by `videor1 plan`.")
     check_records(script_args)
     resume = resumed_from(args)
     check_evaluation(script_args, args)
