@@ -63,15 +63,21 @@ def test_the_share_of_groups_without_variance_is_logged_by_problem_type_and_medi
 # --- further prompts
 
 
-def test_the_layout_replaces_what_each_rank_can():
-    """Two ranks of two groups; three idle: a round asks for two of each rank, of which three are of use."""
-    layout = _Layout(size=4, rows=8, ranks=2, idle=[True, True, False, True])
-    assert layout.whole and layout.asked == 4
-    assert layout.filled([True, False, False, False]) == [(0, 1), (3, 2)]
-    assert layout.idle == [False, True, False, False] and layout.asked == 2
-    spread = _Layout(size=4, rows=6, ranks=2, idle=[True, False, True])  # the second group lies on both
-    assert not spread.whole and spread.asked == 3
-    assert spread.filled([False, False, True]) == [(0, 0)] and spread.idle == [False, False, True]
+def test_each_rank_makes_its_idle_groups_anew_and_as_many_as_the_others():
+    """Two ranks of three groups of two rows, idle: 1 and 2 of the first, the third of the other, beside which it makes its first again."""
+    layout = _Layout(size=2, rows=6, ranks=2, idle=[False, True, True, False, False, True])
+    assert layout.holes == [1, 2, 5]
+    assert [layout.round_of(rank) for rank in range(2)] == [[2, 3, 4, 5], [6, 7, 10, 11]]
+    assert layout.fill([True, False, True, False]) == [2, 5]  # of groups 1, 2, 3 and 5
+    assert layout.holes == [1] and [layout.round_of(rank) for rank in range(2)] == [[2, 3], [6, 7]]
+    alone = _Layout(size=2, rows=12, ranks=1, idle=[False, True, True, False, False, True])
+    assert alone.round_of(0) == [2, 3, 4, 5, 10, 11] and alone.fill([True, False, False]) == [2, 5]
+
+
+def test_a_round_is_a_whole_batch_where_a_group_lies_on_two_ranks():
+    spread = _Layout(size=4, rows=6, ranks=2, idle=[True, False, True])
+    assert [spread.round_of(rank) for rank in range(2)] == [list(range(6)), list(range(6, 12))]
+    assert spread.fill([False, False, True]) == [0] and spread.idle == [False, False, True]
 
 
 def sampled(models, folder, accuracy, rows, **settings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,8 @@ from .rollouts import Rollouts
 from .sharing.packing import MicroBatch
 
 
-Score = Callable[[list[Record], int], MicroBatch]  # rows of this rank and the index of the first of them -> scored
+# rows of this rank, the index of each in the step, which are spare -> scored
+Score = Callable[[list[Record], list[int], list[bool]], MicroBatch]
 
 
 @dataclass
@@ -29,49 +29,37 @@ class _Layout:
     idle: list[bool]
 
     @property
-    def whole(self) -> bool:
-        """Whether no group lies on two ranks, so that each rank may replace its own."""
-        return self.rows % self.size == 0
+    def holes(self) -> list[int]:
+        return [group for group, is_idle in enumerate(self.idle) if is_idle]
 
-    def groups_of(self, rank: int, each: int) -> range:
-        return range(rank * each, (rank + 1) * each)
+    def round_of(self, rank: int) -> list[int]:
+        """
+        Rows of the batch that a round makes anew on a rank: of its idle groups and, since all ranks must call alike, of as many
+        others as it has fewer of them than another rank; all of its rows, where a group lies on several ranks.
+        """
+        if self.rows % self.size:
+            return list(range(rank * self.rows, (rank + 1) * self.rows))
+        each = self.rows // self.size
+        idle = [self.idle[start : start + each] for start in range(0, len(self.idle), each)]
+        own = sorted(range(each), key=lambda group: not idle[rank][group])[: max(map(sum, idle))]  # idle ones first
+        return [(rank * each + group) * self.size + place for group in sorted(own) for place in range(self.size)]
 
-    def holes_of(self, rank: int) -> list[int]:
-        return [group for group in self.groups_of(rank, self.rows // self.size) if self.idle[group]]
-
-    @property
-    def asked(self) -> int:
-        """Groups of the next round on all ranks; each rank has as many rows, since all must call alike."""
-        if not self.whole:
-            return len(self.idle)
-        return self.ranks * max(len(self.holes_of(rank)) for rank in range(self.ranks))
-
-    def filled(self, fresh: list[bool]) -> list[tuple[int, int]]:
-        """(group that is replaced, group of the round) for every one that a round could fill, on all ranks; notes them."""
-        if self.whole:
-            each = len(fresh) // self.ranks
-            pairs = [
-                pair
-                for rank in range(self.ranks)
-                for pair in zip(
-                    self.holes_of(rank),
-                    [group for group in self.groups_of(rank, each) if not fresh[group]],
-                    strict=False,
-                )
-            ]
-        else:
-            pairs = [(group, group) for group, is_idle in enumerate(self.idle) if is_idle and not fresh[group]]
-        for hole, _ in pairs:
-            self.idle[hole] = False
-        return pairs
+    def fill(self, fresh: list[bool]) -> list[int]:
+        """The groups that a round replaces, where `fresh` says which of its groups teach nothing; notes them."""
+        rows = [row for rank in range(self.ranks) for row in self.round_of(rank)]
+        of_group = dict(zip((row // self.size for row in rows[:: self.size]), fresh, strict=True))
+        filled = [group for group in self.holes if not of_group[group]]
+        for group in filled:
+            self.idle[group] = False
+        return filled
 
 
 def with_further_prompts(trainer: Any, output: MicroBatch, score: Score, step: int) -> MicroBatch:
     """
     A scored generation batch with its idle groups replaced, where at most `dynamic_sampling` rounds of further prompts bring others.
 
-    Prompts are drawn from the training data by seed and step alone, so that a resumed run draws the same. What is
-    generated in a round beyond need is not used. Logs what it cost.
+    Prompts are drawn from the training data by seed and step alone, one for each idle group, in their order, so that a
+    resumed run draws the same, and so does one on another number of ranks. Logs what it cost.
 
     Args:
         output (`MicroBatch`): of this rank, as `_generate_and_score_completions` returns it.
@@ -84,24 +72,23 @@ def with_further_prompts(trainer: Any, output: MicroBatch, score: Score, step: i
     parts, sources = [(output, batch)], [(0, row) for row in range(layout.rows)]
     draws = _draws(len(trainer.train_dataset), (trainer.args.seed, step))
     rounds = extra = replaced = 0
-    while any(layout.idle) and rounds < trainer.args.dynamic_sampling:
+    while layout.holes and rounds < trainer.args.dynamic_sampling:
         rounds += 1
-        prompts = list(itertools.islice(draws, layout.asked))
-        each = layout.size * layout.asked // layout.ranks  # rows of a rank
-        own = [prompts[place // layout.size] for place in range(rank * each, (rank + 1) * each)]
+        prompts = dict(zip(layout.holes, draws, strict=False))
+        own = layout.round_of(rank)
+        groups = [row // layout.size for row in own]
+        records = [dict(trainer.train_dataset[prompts.get(group, prompts[layout.holes[0]])]) for group in groups]
         base = rounds * layout.ranks * layout.rows
-        found = score([dict(trainer.train_dataset[index]) for index in own], base)
+        found = score(records, [base + row for row in own], [group not in prompts for group in groups])
         batch = trainer._batch
         assert batch.idle is not None
         parts.append((found, batch))
         extra += _on_all(trainer, len(batch.rows) + len(batch.contrast_ids))
-        fresh = batch.idle.tolist()
-        for hole, group in layout.filled(fresh):
-            replaced += 1
-            for place in range(layout.size):
-                row, new = hole * layout.size + place - rank * layout.rows, group * layout.size + place - rank * each
-                if 0 <= row < layout.rows:
-                    sources[row] = rounds, new
+        filled = layout.fill(batch.idle.tolist())
+        replaced += len(filled)
+        for place, row in enumerate(own):
+            if row // layout.size in filled:
+                sources[row - rank * layout.rows] = rounds, place
     trainer._log_metrics(
         {
             "dynamic_sampling/rounds": rounds,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import MutableSequence, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,9 @@ class Rollouts:
         logps (`list[tuple]` of length B): of the completions' tokens, behind ordered and behind contrast frames; `None` for none.
         draws (`tuple[int, int]`): run and step, which decide what objectives draw.
         trains_contrast (`bool`): whether the contrast rollouts join the loss.
-        contrast_logps (`list` of lists): of each pass that TRL makes over the rows before the loss, those of the contrast
-            rollouts, (C,) each.
+        spare (`list[bool]` of length B or 0): rows that are there for the sake of the other ranks, and of no use.
+        pass_logps (`list[torch.Tensor]`): what each pass that TRL makes before the loss gives the completions, (B, C).
+        contrast_logps (`list` of lists): of each of these passes, those of the contrast rollouts that are trained, (C,) each.
     """
 
     encoded: list[EncodedPrompt]
@@ -95,12 +96,25 @@ class Rollouts:
     logps: list[tuple[list[float], list[float]] | None] = field(default_factory=list)
     draws: tuple[int, int] = (0, 0)
     trains_contrast: bool = False
+    spare: Sequence[bool] = ()
+    pass_logps: list[torch.Tensor] = field(default_factory=list)
     contrast_logps: list[list[torch.Tensor]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, rows: list[Row], keep_outputs: bool, draws: tuple[int, int], trains_contrast: bool) -> "Rollouts":
-        """Those of a generation batch, before anything is generated."""
-        return cls([row.encoded for row in rows], keep_outputs, rows, draws=draws, trains_contrast=trains_contrast)
+    def of(
+        cls,
+        rows: list[Row],
+        keep_outputs: bool,
+        draws: tuple[int, int],
+        trains_contrast: bool,
+        spare: Sequence[bool] = (),
+    ) -> "Rollouts":
+        """Those of a generation batch, before anything is generated; spare rows without contrast."""
+        if spare:
+            bare: Named = {"contrast": None, "counterpart": None, "has_contrast": False}
+            rows = [replace(row, **bare) if is_spare else row for row, is_spare in zip(rows, spare, strict=True)]
+        prompts = [row.encoded for row in rows]
+        return cls(prompts, keep_outputs, rows, draws=draws, trains_contrast=trains_contrast, spare=spare)
 
     @property
     def owners(self) -> list[int]:
@@ -125,6 +139,10 @@ class Rollouts:
     def skipped(self, device: torch.device) -> torch.Tensor:
         """Which rows have a prompt that could not be used; (B,) bool."""
         return torch.tensor([row.error is not None for row in self.rows], device=device)
+
+    def without_rewards(self, device: torch.device) -> torch.Tensor:
+        """Which rows have no rewards, whatever is said of their rollouts: the skipped and the spare ones; (B,) bool."""
+        return self.skipped(device) | torch.tensor(self.spare or [False] * len(self.rows), device=device)
 
     def take_ordered(self, completion_ids: list[list[int]], completions: list[Completion]) -> list[Completion]:
         """Note the ordered rollouts; gives them, each together with what its prompt has written of it."""
@@ -261,24 +279,34 @@ class Rollouts:
             logger.warning(f"Skipped (on_bad_video='skip'): {error}")
         return count
 
+    def note_pass(self, logps: torch.Tensor, contrast: list[torch.Tensor]) -> None:
+        """Note what a pass gives the completions (B, C), and the contrast rollouts below them."""
+        self.pass_logps.append(logps.detach())
+        self.contrast_logps.append(contrast)
+
     def read_behind_both(self, trainer: Any, completion_ids: list[list[int]]) -> None:
         """
         Note what the policy gives the ordered completions (`list` of length B) behind the ordered and behind the contrast
-        frames, in `logps`. On several ranks rows without contrast frames are read too, since all must call alike.
+        frames, in `logps`; the former is TRL's own pass, where it has made one. On several ranks rows without contrast frames
+        are read too, since all must call alike.
         """
         everywhere = trainer.accelerator.num_processes > 1
         chosen = [index for index, row in enumerate(self.rows) if everywhere or row.counterpart is not None]
         self.logps = [None] * len(self.rows)
         if not chosen:
             return
-        completions, found = [completion_ids[index] for index in chosen], []
-        rows = [self.rows[index] for index in chosen]
-        for prompts in ([row.encoded for row in rows], [row.counterpart or row.encoded for row in rows]):
-            logps = _read_behind(trainer, prompts, completions, self.keep_outputs)
-            found.append([values[: len(ids)].tolist() for values, ids in zip(logps, completions, strict=True)])
-        for index, ordered, contrast in zip(chosen, *found, strict=True):
+        completions, rows = [completion_ids[index] for index in chosen], [self.rows[index] for index in chosen]
+        if len(self.pass_logps) > (trainer.beta != 0.0):  # the last one is the reference's
+            ordered = self.pass_logps[LOGPS["old_per_token_logps"]][chosen]
+        else:
+            ordered = _read_behind(trainer, [row.encoded for row in rows], completions, self.keep_outputs)
+        contrast = _read_behind(
+            trainer, [row.counterpart or row.encoded for row in rows], completions, self.keep_outputs
+        )
+        for index, ids, *of_both in zip(chosen, completions, ordered.tolist(), contrast.tolist(), strict=True):
             if self.rows[index].counterpart is not None:
-                self.logps[index] = ordered, contrast
+                before, behind = (values[: len(ids)] for values in of_both)
+                self.logps[index] = before, behind
 
     def add_rewards(self, trainer: Any, prompts: list[list[Message]], accuracy_index: int) -> None:
         """

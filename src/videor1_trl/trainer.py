@@ -235,22 +235,21 @@ class TGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             output = with_further_prompts(self, output, self._scored, step)
         return output
 
-    def _scored(self, inputs, first_row=0):
-        """Rollouts of this rank's rows and what they are worth; `first_row` counts those of this step that came before."""
+    def _scored(self, inputs, places=None, spare=()):
+        """Rollouts of this rank's rows and what they are worth; `places`, `spare`: of further rows, their indices, and which are of no use."""
         step, next_step = self._steps()
         rows = self.batch_loader.load(
             inputs,
-            first_row=first_row + self.accelerator.process_index * len(inputs),
+            first_row=self.accelerator.process_index * len(inputs) if places is None else places,
             num_generations=self._group_size,
             num_contrast=self.args.contrast_generations(self._group_size) if self._needs.contrast_rollouts else 0,
             step=step,
             next_step=next_step,
             mode=self._mode,
-            ahead=first_row == 0,
         )
         # here: in the reference's pass PEFT freezes its adapters
         trains = self._needs.trains_contrast and self.model.training
-        self._batch = batch = Rollouts.of(rows, self.sharing.keeps_outputs(), (self.args.seed, step), trains)
+        self._batch = batch = Rollouts.of(rows, self.sharing.keeps_outputs(), (self.args.seed, step), trains, spare)
         output = super()._generate_and_score_completions(batch.inputs_for_parent(as_parts=bool(self._kinds)))
         output["encoded"] = batch.encoded  # one per row: TRL shuffles and splits it with the rest
         batch.scale_advantages(output, self._logs["advantages"], self.accelerator.process_index)
@@ -292,8 +291,8 @@ class TGRPOTrainer(WholeCheckpoints, GRPOTrainer):
         rows = [row.inputs for row in batch.rows]
         found = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
         rewards_per_func = batch.rewards = check_finite(found, self.reward_func_names)  # (W * B, F)
-        if self.args.on_bad_video == "skip":
-            rewards_per_func[gather(batch.skipped(rewards_per_func.device))] = torch.nan
+        if self.args.on_bad_video == "skip" or batch.spare:
+            rewards_per_func[gather(batch.without_rewards(rewards_per_func.device))] = torch.nan
         if self.temporal_reward_func is not None:
             add_bonuses(self, rewards_per_func, prompts, completions, completion_ids_list)
         note_spread(self, rewards_per_func)
@@ -330,10 +329,11 @@ class TGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             entropies = entropies[:own, :logits_to_keep] if compute_entropy else None
             results.append((logps[:own, :logits_to_keep], entropies, aux_loss))
             below.extend(logps[own : len(rows)])
-        batch.contrast_logps.append(below)
-        logps, entropies, aux_losses = zip(*results, strict=True)
+        parts, entropies, aux_losses = zip(*results, strict=True)
+        logps = torch.cat(parts)
+        batch.note_pass(logps, below)
         aux_loss = torch.stack(aux_losses).mean() if compute_aux_loss else None
-        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, aux_loss
+        return logps, torch.cat(entropies) if compute_entropy else None, aux_loss
 
     def log(self, logs, start_time=None):
         with readable_completions(self, logs):

@@ -68,7 +68,10 @@ def note_spread(trainer: Any, rewards: torch.Tensor) -> None:
     total = (rewards * trainer.reward_weights.to(rewards.device)).nansum(dim=1)
     total[torch.isnan(rewards).all(dim=1)] = torch.nan
     equal = equal_groups(total, size)
-    kinds: list[tuple[str, str]] = gather_object([_kind(row.inputs, set(row.encoded.kinds)) for row in batch.rows])
+    own = [_kind(row.inputs, set(row.encoded.kinds)) for row in batch.rows]
+    if batch.spare:
+        own = [("", "") if is_spare else kind for kind, is_spare in zip(own, batch.spare, strict=True)]
+    kinds: list[tuple[str, str]] = gather_object(own)
     trainer._log_metrics(zero_std_by_kind(equal, kinds[::size]))
     batch.idle = equal
     if batch.bonuses is not None and trainer.args.temporal_bonus == "advantage":

@@ -8,6 +8,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from scipy.stats import t as student
+from scipy.stats import ttest_1samp
 
 
 Result = dict[str, Any]  # a line of the file of results
@@ -20,8 +21,9 @@ COLUMNS = {  # title: the set and the figure
     "static": ("lies", "static"),
     "half-known": ("lies", "half"),
 }
-AGAINST = ("static", "half-known")  # also as differences from GRPO, seed by seed
+AGAINST = ("mark lies", "static", "half-known")  # also as differences from GRPO, seed by seed
 REACHED = 0.9
+RATE = 1e-3  # learning rate of the runs that say none
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -43,12 +45,26 @@ def shown(values: list[float]) -> str:
     return f"{middle:.2f}" if half != half else f"{middle:.2f} ± {half:.2f}"
 
 
-def grouped(results: list[Result]) -> dict[tuple[float, int, int], dict[str, list[Result]]]:
-    """Runs by q, cold start and steps, and among these by objective, as they came."""
-    found: dict[tuple[float, int, int], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+def paired(values: list[float]) -> str:
+    """
+    Differences seed by seed, with the p of a t test that they are 0 on average, from three seeds on.
+
+    >>> paired([0.1, 0.2, 0.3])  # t = 0.2 / (0.1 / sqrt(3)) = 3.464, two degrees of freedom
+    '0.20 ± 0.25 (p 0.074)'
+    """
+    if len(values) < 3 or len(set(values)) == 1:
+        return shown(values)
+    return f"{shown(values)} (p {ttest_1samp(values, 0.0).pvalue:.2g})"
+
+
+def grouped(results: list[Result]) -> dict[tuple[float, int, int, float], dict[str, list[Result]]]:
+    """Runs by q, cold start, steps and learning rate, and among these by objective, as they came."""
+    found: dict[tuple[float, int, int, float], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for each in results:
-        found[each["q"], each["cold_steps"], each["steps"]][each["objective"]].append(each)
-    return dict(sorted(found.items(), key=lambda item: (item[0][1], -item[0][0])))
+        found[each["q"], each["cold_steps"], each["steps"], each.get("learning_rate", RATE)][each["objective"]].append(
+            each
+        )
+    return dict(sorted(found.items(), key=lambda item: (item[0][1], item[0][3], -item[0][0])))
 
 
 def figure(result: Result, title: str, when: str = "after") -> float:
@@ -72,7 +88,7 @@ def differences(runs: list[Result], others: list[Result], title: str) -> list[fl
 def table(results: list[Result]) -> str:
     """A table in Markdown for each q and cold start."""
     parts = []
-    for (q, cold, steps), by_objective in grouped(results).items():
+    for (q, cold, steps, rate), by_objective in grouped(results).items():
         titles = [
             "objective",
             "seeds",
@@ -81,16 +97,17 @@ def table(results: list[Result]) -> str:
             "steps until 0.9",
             "CPU s",
         ]
-        lines = [f"q {q:g}, cold start of {cold} steps, {steps} steps:", "", "| " + " | ".join(titles) + " |"]
+        by_rate = "" if rate == RATE else f" at a learning rate of {rate:g}"
+        lines = [f"q {q:g}, cold start of {cold} steps, {steps} steps{by_rate}:", "", "| " + " | ".join(titles) + " |"]
         lines.append("|" + "---|" * len(titles))
         trained = [runs for name, runs in by_objective.items() if name != "tgrpo_no_cold_start"]
         starts = {each["seed"]: each for runs in trained or by_objective.values() for each in runs}
         before = [shown([figure(each, title, "before") for each in starts.values()]) for title in COLUMNS]
-        lines.append(f"| (start) | {len(starts)} | {' | '.join(before)} | | | | |")
+        lines.append(f"| (start) | {len(starts)} | {' | '.join(before)} |{' |' * (len(AGAINST) + 2)}")
         for name, runs in by_objective.items():
             cells = [shown([figure(each, title) for each in runs]) for title in COLUMNS]
             against = by_objective["grpo"] if name != "grpo" else []
-            cells += [shown(differences(runs, against, title)) for title in AGAINST]
+            cells += [paired(differences(runs, against, title)) for title in AGAINST]
             cells += [reached(runs), f"{mean(each['cpu_seconds'] for each in runs):.0f}"]
             lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
@@ -108,7 +125,7 @@ def picture(results: list[Result], target: Path) -> None:
     figure_, axes = plt.subplots(1, len(groups), figsize=(1.5 + 4.5 * len(groups), 4.2), sharey=True, squeeze=False)
     names = list(dict.fromkeys(each["objective"] for each in results))
     styles = {name: {"color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"} for i, name in enumerate(names)}
-    for axis, ((q, cold, _), by_objective) in zip(axes[0], groups.items(), strict=True):
+    for axis, ((q, cold, _, rate), by_objective) in zip(axes[0], groups.items(), strict=True):
         for name, runs in by_objective.items():
             steps = [step for step, _ in runs[0]["curve"]]
             found = [interval([run["curve"][place][1] for run in runs]) for place in range(len(steps))]
@@ -117,7 +134,8 @@ def picture(results: list[Result], target: Path) -> None:
             if len(runs) > 2:  # the interval of two is wider than the picture
                 low, high = ([middle + sign * half for middle, half in found] for sign in (-1, 1))
                 axis.fill_between(steps, low, high, alpha=0.1, color=styles[name]["color"], linewidth=0)
-        axis.set(title=f"q {q:g}, cold start of {cold} steps", xlabel="step", ylim=(0, 1.02))
+        by_rate = "" if rate == RATE else f", rate {rate:g}"
+        axis.set(title=f"q {q:g}, cold start of {cold} steps{by_rate}", xlabel="step", ylim=(0, 1.02))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("right where the mark lies")
     handles = {

@@ -38,18 +38,19 @@ def plan(args: argparse.Namespace) -> Iterator[Run]:
     first = [name for name in args.objectives if name in FIRST]
     others = [name for name in args.objectives if name in OBJECTIVES and name not in FIRST]
     claims = [name for name in args.objectives if name in CLAIMS]
-    for cold, steps in zip(args.cold_steps, args.steps, strict=True):
+    for cold, steps, rate in zip(args.cold_steps, args.steps, args.learning_rate, strict=True):
         for q in args.q:
             for names, seeds in ((first, args.seeds), (others, args.seeds), (claims, args.seeds[:CLAIM_SEEDS])):
                 for seed in seeds:
-                    yield from (Run(name, q, seed, cold, steps) for name in names)
+                    yield from (Run(name, q, seed, cold, steps, rate) for name in names)
             claims = []
 
 
 def read(file: Path) -> list[dict[str, Any]]:
     """The runs in the file, each once: several processes may have made the same one."""
     lines = file.read_text().splitlines() if file.exists() else []
-    return list({tuple(each[key] for key in Run._fields): each for each in map(json.loads, lines)}.values())
+    runs = [{**Run._field_defaults, **json.loads(line)} for line in lines]
+    return list({tuple(each[key] for key in Run._fields): each for each in runs}.values())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,6 +64,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--steps", nargs="+", type=int, default=[27, 45], help="of the training, for each of --cold_steps"
     )
+    parser.add_argument(
+        "--learning_rate", nargs="+", type=float, help="of the training, for each of --cold_steps; 1e-3 unless given"
+    )
     parser.add_argument("--results", type=Path, default=HERE / "results.jsonl")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/order_vs_shortcut"), help="of videos and cold starts"
@@ -71,10 +75,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--small", action="store_true", help="few videos and rollouts: seconds, to see that it works")
     parser.add_argument("--table", action="store_true", help="table and picture of the runs so far, and no more runs")
     args = parser.parse_args(argv)
-    if len(args.steps) != len(args.cold_steps):
-        parser.error(
-            f"--steps has {len(args.steps)} numbers and --cold_steps {len(args.cold_steps)}. Give one of each."
-        )
+    args.learning_rate = args.learning_rate or [Run._field_defaults["learning_rate"]] * len(args.cold_steps)
+    for name in ("steps", "learning_rate"):
+        if len(getattr(args, name)) != len(args.cold_steps):
+            given = f"--{name} has {len(getattr(args, name))} numbers and --cold_steps {len(args.cold_steps)}"
+            parser.error(f"{given}. Give one of each.")
     if not args.table:
         torch.set_num_threads(1)
         args.folder.mkdir(parents=True, exist_ok=True)

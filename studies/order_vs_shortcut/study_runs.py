@@ -76,6 +76,7 @@ class Run(NamedTuple):
     seed: int
     cold_steps: int
     steps: int
+    learning_rate: float = 1e-3  # of the training, not of the cold start
 
 
 @functools.cache
@@ -161,7 +162,8 @@ class Study:
         steps = round(run.steps * fields.pop("more", 1))
         args = TGRPOConfig(
             str(self.folder / "rl"), per_device_train_batch_size=self.rows, num_generations=8, num_contrast_generations=4,
-            max_steps=steps, max_completion_length=LENGTH, temperature=0.9, top_p=1.0, learning_rate=1e-3, beta=0.0, seed=run.seed,
+            max_steps=steps, max_completion_length=LENGTH, temperature=0.9, top_p=1.0,
+            learning_rate=run.learning_rate, beta=0.0, seed=run.seed,
             **fields, **COMMON,
         )  # fmt: skip
         curve = [[0, self.before[start]["lies"].get("order", 0.0)]]

@@ -108,11 +108,26 @@ def test_what_an_objective_does_not_ask_for_is_not_computed(models, media, tmp_p
     assert counts.forwards == 2 + passes  # the prompts before the rollouts, and the loss
 
 
+def test_the_policys_own_pass_over_the_completions_is_not_made_again(models, media, tmp_path):
+    """With two steps for each batch TRL reads the old log-probabilities, and the reference: beside these and two losses one pass is left."""
+    objective = Drops()
+    tgrpo = trainer(
+        models(), [row(video=media["videos"][0])], tmp_path, options={"temporal_reward_func": objective}, num_iterations=2, max_steps=2,
+        beta=0.04,
+    )  # fmt: skip
+    counts = forwards(canned(tgrpo))
+    tgrpo.train()
+    assert len(objective.seen) == 1 and counts.forwards == 1 + 1 + 1 + 2  # the prompts, the old pass, contrast, losses
+
+
 # --- log-probabilities on the contrast frames
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_log_probabilities_are_those_of_the_completions_behind_both_prompts(models, media, tmp_path, share):
+@pytest.mark.parametrize(
+    "share, further", [(True, {}), (False, {}), (True, {"num_iterations": 2, "beta": 0.04}), (True, {"beta": 0.04})]
+)
+def test_log_probabilities_are_those_of_the_completions_behind_both_prompts(models, media, tmp_path, share, further):
+    """Read for this alone, or, with `num_iterations`, taken from TRL's pass."""
     rows = [
         row("a?", video=media["videos"][0]),
         row("bb?", image=media["image"]),
@@ -121,8 +136,13 @@ def test_log_probabilities_are_those_of_the_completions_behind_both_prompts(mode
     objective = Drops()
     options = {"temporal_reward_func": objective}
     tgrpo = canned(
-        trainer(models(), rows, tmp_path, options=options, per_device_train_batch_size=12, share_prefix=share)
+        trainer(
+            models(), rows, tmp_path, options=options, per_device_train_batch_size=12, share_prefix=share, **further
+        )
     )
+    if "beta" in further:  # another reference than the policy, which must not be taken for it
+        with torch.no_grad():
+            tgrpo.ref_model.lm_head.weight.mul_(1.5)
     inputs = rollouts(tgrpo)
     assert len(objective.seen) == 2, "the image prompt has no group to value"
     rewards = torch.tensor(tgrpo._logs["rewards"]["drops"])

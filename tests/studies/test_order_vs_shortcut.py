@@ -50,8 +50,20 @@ def test_the_table_has_a_line_for_each_objective_and_compares_the_same_seeds_wit
     # seeds, mark lies, ..., half-known; less GRPO's: static, half-known; steps until 0.9; CPU seconds
     assert found["grpo"][:2] == ["2", "0.50 ± 1.27"] and found["grpo"][-2:] == ["none of 2", "4"]
     assert found["crpo_all"][1] == "0.90 ± 1.27"
+    assert found["crpo_all"][-5] == "0.40 ± 0.00"  # mark lies: 0.8 - 0.4 and 1.0 - 0.6
     # half-known 0.5 - 0.5 for seed 0, 0.5 - 0.75 for seed 1
     assert found["crpo_all"][-4:] == ["0.00 ± 0.00", "-0.12 ± 1.59", "1 (1 of 2)", "4"]
+
+
+def test_runs_of_another_learning_rate_have_a_table_of_their_own(study, tmp_path):
+    file = tmp_path / "results.jsonl"
+    slower = {**result("grpo", 0, 0.5, 0.5, [[0, 0.1]]), "learning_rate": 5e-4}
+    file.write_text("".join(json.dumps(each) + "\n" for each in (RESULTS[0], slower)))
+    titles = [line for line in study["table"](study["read"](file)).splitlines() if line.endswith(":")]
+    assert titles == [
+        "q 1, cold start of 70 steps, 2 steps at a learning rate of 0.0005:",
+        "q 1, cold start of 70 steps, 2 steps:",
+    ]
 
 
 def test_a_figure_of_several_panels_comes_from_a_file_of_results_and_a_run_that_is_there_twice_counts_once(
@@ -68,11 +80,12 @@ def test_a_figure_of_several_panels_comes_from_a_file_of_results_and_a_run_that_
 
 def test_the_important_runs_come_first_and_the_claims_once(study, tmp_path):
     args = type("Args", (), {"objectives": study["ALL"], "q": [1.0, 0.8], "seeds": list(range(8)), "cold_steps": [70]})
-    args.steps = [45]
+    args.steps, args.learning_rate = [45], [1e-3]
     runs = list(study["plan"](args))
     first, size = len(study["FIRST"]), len(study["OBJECTIVES"])
     assert {run.objective for run in runs[: 8 * first]} == set(study["FIRST"])
     assert len(runs) == len(set(runs)) == 2 * 8 * size + study["CLAIM_SEEDS"] * len(study["CLAIMS"])
+    assert {run.learning_rate for run in runs} == {1e-3}
     assert [run.q for run in runs] == sorted((run.q for run in runs), reverse=True)
 
 

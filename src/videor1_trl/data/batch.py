@@ -3,7 +3,7 @@
 import copy
 import functools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -179,23 +179,22 @@ class BatchLoader:
     def load(
         self,
         inputs: list[Record],
-        first_row: int,
+        first_row: int | Sequence[int],
         num_generations: int,
         num_contrast: int,
         step: int,
         next_step: int | None = None,
         mode: str = "train",
-        ahead: bool = True,
     ) -> list[Row]:
         """
         Args:
             inputs (`list[Record]` of length B): this rank's rows, those of a group beside each other.
-            first_row (`int`): index of the first of them in the batch of all ranks.
+            first_row (`int` or `Sequence[int]` of length B): index of the first of them in the batch of all ranks; or that of
+                each, of rows that [`expect`] was not told of.
             num_generations (`int`): G. num_contrast (`int`): G~, at most G; 0: none.
             step (`int`): varies the contrast from step to step.
             next_step (`int`, *optional*): that of the batch behind this one, where it is expected; `None`: the same.
             mode (`str`): `"train"` or `"eval"`, as in [`expect`].
-            ahead (`bool`, defaults to `True`): whether these rows may be among those that [`expect`] was told of.
 
         Raises:
             `VideoError`, `ImageError`, `PromptError`: media that cannot be read, a prompt whose placeholders and media
@@ -203,15 +202,15 @@ class BatchLoader:
             `ValueError`: a prompt that is not conversational.
             `RuntimeError`: a loader or a contrast that returns something else than it must.
         """
+        if not isinstance(first_row, int):
+            return self._load(inputs, first_row, num_generations, num_contrast, step)
         arguments = first_row, num_generations, num_contrast
-        if not ahead:
-            return self._load(inputs, *arguments, step)
         following = *arguments, step if next_step is None else next_step
         rows = self._ahead[mode].take(inputs, *arguments, step, following=following)
         return [replace(row, inputs=row_inputs) for row, row_inputs in zip(rows, inputs, strict=True)]
 
     def _load(
-        self, inputs: list[Record], first_row: int, num_generations: int, num_contrast: int, step: int
+        self, inputs: list[Record], first_row: int | Sequence[int], num_generations: int, num_contrast: int, step: int
     ) -> list[Row]:
         if threading.current_thread() is threading.main_thread():
             return self._load_with(self.processor, inputs, first_row, num_generations, num_contrast, step)
@@ -229,13 +228,14 @@ class BatchLoader:
         self,
         processor: Processor,
         inputs: list[Record],
-        first_row: int,
+        first_row: int | Sequence[int],
         num_generations: int,
         num_contrast: int,
         step: int,
     ) -> list[Row]:
         batch = _Batch(with_preprocessing_cache(processor))
-        places = [divmod(index, num_generations) for index in range(first_row, first_row + len(inputs))]
+        indices = range(first_row, first_row + len(inputs)) if isinstance(first_row, int) else first_row
+        places = [divmod(index, num_generations) for index in indices]
         owners = {(group, place) for group, place in places if owns_contrast(place, num_generations, num_contrast)}
         with_contrast = {group for group, _ in (places if self.contrast_for_all else owners)}
         placed: dict[int, Placed | Exception] = {}

@@ -45,7 +45,7 @@ def get_log_prob_drop_reward(
 
         drop_i = mean_t log pi(o_it | ordered) - mean_t log pi(o_it | contrast)
 
-    Makes no contrast rollouts; the completions are read twice more, packed behind each prompt. Source: TaRO (arXiv
+    Makes no contrast rollouts; the completions are read behind both prompts, packed. Source: TaRO (arXiv
     2606.09248), whose contrast is `shuffle_around`, and right an IoU of at least 0.7.
 
     Args:
