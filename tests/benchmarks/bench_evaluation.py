@@ -1,15 +1,15 @@
 """
-CPU seconds of an evaluation that shares what questions on one video begin with, against row by row; memory of an hour-long file.
+CPU seconds of an evaluation that shares what questions on one video begin with, against row by row; memory of an hour-long file;
+and what sharing would save of the prompts of whole benchmarks on a model of 7B, by its rule and not measured.
 
-Workload: a random Qwen2.5-VL (6 layers of 256) on 4 videos with 4 questions each, ordered and reversed, 16 frames of 56 x 56 pixels'
-budget 4 times 28 x 28, 32 new tokens, batches of 8, float32, one thread. The long file: 3,600 s of 64 x 64 pixels at 2 frames a second, written here.
+Workload: a random Qwen2.5-VL (6 layers of 256) on 4 videos with 4 questions each, ordered and reversed, 16 and 64 frames of 168 x 168
+pixels, 32 new tokens, batches of 8, float32, one thread. The long file: 3,600 s of 64 x 64 pixels at 2 frames a second, written here.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -53,7 +53,8 @@ def requests(videos):
                 )
 
 
-def measure_sharing(folder, repetitions):
+def measure_sharing(folder, repetitions, frames):
+    """Medians, in CPU seconds, of evaluations that are equal answer by answer."""
     model = tiny.build("qwen2_5_vl", folder / "model")
     config = model.model.config
     text = config.text_config
@@ -63,8 +64,9 @@ def measure_sharing(folder, repetitions):
     config.vision_config.out_hidden_size = 256
     torch.manual_seed(0)
     network = type(model.model)(config).eval()
-    videos = [str(tiny.write_mp4(folder / f"{n}.mp4", tiny.colour_frames(n, count=16))) for n in range(4)]
-    settings = GenerationSettings(max_new_tokens=32, video_min_pixels=28 * 28 * 36, video_max_pixels=28 * 28 * 36)
+    videos = [str(tiny.write_mp4(folder / f"{frames}-{n}.mp4", tiny.colour_frames(n, count=frames))) for n in range(4)]
+    pixels = {"video_min_pixels": 28 * 28 * 36, "video_max_pixels": 28 * 28 * 36}
+    settings = GenerationSettings(max_new_tokens=32, video_num_frames=frames, **pixels)
     found = {"row by row": [], "shared": []}
     answers = {}
     for _ in range(repetitions):
@@ -78,14 +80,66 @@ def measure_sharing(folder, repetitions):
     return {"prompt_tokens": prompt, **{name: sorted(each)[len(each) // 2] for name, each in found.items()}}
 
 
+def resident(name):
+    """MiB of this process: `VmRSS` now, `VmHWM` at most since it was last forgotten."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
 def measure_long(path, frames):
-    """Of a process of its own: seconds, and MiB that reading the file adds to what importing took."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    """Of a process of its own: seconds, and MiB that reading the file adds at most to what the process holds before."""
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak, which is that of importing
+    before = resident("VmRSS")
+    start = time.process_time()
     loaded, metadata = load_video(path, fps=2.0, min_frames=4, max_frames=frames, num_frames=None)
-    seconds = time.perf_counter() - start
-    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    seconds = time.process_time() - start
+    added = resident("VmHWM") - before
     return {"frames": len(loaded), "last_second": metadata.timestamps[-1], "seconds": seconds, "added_mib": added}
+
+
+# Benchmark -> questions, videos
+SIZES = {
+    "vsibench": (5130, 288),
+    "tempcompass": (5536, 410),
+    "lvbench": (1549, 103),
+    "video-holmes": (1837, 270),
+    "videomme": (2700, 900),
+    "longvideobench": (1337, 753),
+}
+
+
+def plan(questions, videos, controls=2, video=2048, text=150, batch=8, window=32):
+    """
+    Tokens of all prompts, row by row and with each distinct video once in a batch, as [`TransformersBackend`] does it: windows of
+    requests in the order of their videos, in them those on the same frames together, in batches.
+
+    Args:
+        controls (`int`): orders of the frames beside the ordered one. video (`int`): tokens of its frames; 16 of 256 x 28 x 28
+            pixels are 2,048. text (`int`): tokens of a question.
+    """
+    requests = [
+        (place * videos // questions, order) for place in range(questions) for order in range(controls + 1)
+    ]  # (video, order) of each
+    shared = 0
+    for start in range(0, len(requests), window):
+        inside = sorted(requests[start : start + window])
+        for first in range(0, len(inside), batch):
+            shared += video * len(set(inside[first : first + batch]))
+    return len(requests) * (video + text), shared + len(requests) * text
+
+
+def plans():
+    """Petaflop of the prompts of whole benchmarks on the layers of Qwen2.5-VL-7B (6.5 G weights)."""
+    each_token = 2 * 28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18944)
+    found = {}
+    for name, size in SIZES.items():
+        row_by_row, shared = plan(*size)
+        found[name] = {
+            "row_by_row_pflop": row_by_row * each_token / 1e15,
+            "shared_pflop": shared * each_token / 1e15,
+            "times_less": row_by_row / shared,
+        }
+    return found
 
 
 def main():
@@ -101,12 +155,14 @@ def main():
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        results["sharing"] = measure_sharing(folder, arguments.repetitions)
-        row = results["sharing"]
-        print(
-            f"prompts of {row['prompt_tokens']} tokens: row by row {row['row by row']:.2f} CPU s, shared {row['shared']:.2f}",
-            flush=True,
-        )
+        for frames in (16, 64):
+            row = results[f"sharing, {frames} frames"] = measure_sharing(folder, arguments.repetitions, frames)
+            seconds = f"row by row {row['row by row']:.2f} CPU s, shared {row['shared']:.2f}"
+            print(f"{frames} frames, prompts of {row['prompt_tokens']} tokens: {seconds}", flush=True)
+        results["plan, 7B"] = plans()
+        for name, row in results["plan, 7B"].items():
+            figures = f"{row['row_by_row_pflop']:.0f} PFLOP row by row, {row['shared_pflop']:.0f} shared"
+            print(f"{name}: {figures}, {row['times_less']:.1f} times less")
         file = write_long(folder / "hour.mp4", 3600)
         for frames in (16, 64, 128):
             command = [sys.executable, __file__, "--long", str(file), str(frames)]
