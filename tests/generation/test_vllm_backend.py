@@ -40,8 +40,12 @@ class PlaceholderRange:
     is_embed: torch.Tensor | None = None
 
 
-class ClientError(Exception):
+class VLLMError(Exception):
     """As vLLM's: no ValueError."""
+
+
+class ClientError(VLLMError):
+    pass
 
 
 class Items:
@@ -75,6 +79,7 @@ class Engine:
             model=model, revision=revision, dtype=torch.bfloat16, hf_config=config, is_multimodal_model=True
         )
         self.limit, self.taken, self.steps, self._waiting = limit, [], [], []
+        self.reason, self.fault, self.aborted = "stop", None, []
 
     def add_request(self, name, prompt, sampling):
         if self.limit and len(prompt["prompt_token_ids"]) > self.limit:
@@ -86,14 +91,22 @@ class Engine:
         return bool(self._waiting)
 
     def step(self):
+        if self.fault is not None:
+            raise self.fault
         self.steps.append(len(self._waiting))
         done, self._waiting = self._waiting, []
         return [
             types.SimpleNamespace(
-                request_id=name, finished=True, outputs=[types.SimpleNamespace(token_ids=[40, 41, end])]
+                request_id=name,
+                finished=True,
+                outputs=[types.SimpleNamespace(token_ids=[40, 41, end], finish_reason=self.reason)],
             )
             for name, end in reversed(done)
         ]
+
+    def abort_request(self, names):
+        self.aborted += names
+        self._waiting = [each for each in self._waiting if each[0] not in names]
 
 
 class LLM:
@@ -109,7 +122,7 @@ class LLM:
 def vllm(monkeypatch):
     made = {
         "vllm": {"LLM": LLM, "SamplingParams": SamplingParams, "__version__": "0.30.0"},
-        "vllm.exceptions": {"VLLMClientError": ClientError},
+        "vllm.exceptions": {"VLLMClientError": ClientError, "VLLMError": VLLMError},
         "vllm.inputs": {},
         "vllm.inputs.engine": {
             "tokens_input": lambda ids: {"prompt_token_ids": ids},
@@ -227,6 +240,38 @@ def test_one_prompt_that_vllm_refuses_costs_no_other(vllm, models, media):
     assert LLM.made.llm_engine.steps == [2]  # together
 
 
+def test_a_request_that_the_engine_ends_without_an_answer_is_an_error(vllm, models):
+    backend = make_backend("vllm", models().path, settings())
+    LLM.made.llm_engine.reason = "error"
+    [found] = backend.generate([ask("a")])
+    assert found.text is None and "vLLM ended it with 'error', without an answer" in found.error
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("out of memory"), VLLMError("it died"), KeyboardInterrupt()])
+def test_an_engine_that_fails_is_named_and_keeps_no_request_for_the_next_call(fault, vllm, models):
+    backend = make_backend("vllm", models().path, settings())
+    engine = LLM.made.llm_engine
+    engine.fault = fault
+    named = KeyboardInterrupt if isinstance(fault, KeyboardInterrupt) else RuntimeError
+    message = (
+        None if named is KeyboardInterrupt else rf"failed with 2 requests in it \({type(fault).__name__}: {fault}"
+    )
+    with pytest.raises(named, match=message):
+        list(backend.generate([ask("a"), ask("b")]))
+    engine.fault = None
+    assert len(engine.aborted) == 2
+    assert [each.error for each in backend.generate([ask("c")])] == [None]
+    assert engine.steps == [1]  # the one that was asked for
+
+
+def test_an_engine_that_loses_requests_ends_the_wait(vllm, models):
+    backend = make_backend("vllm", models().path, settings())
+    engine = LLM.made.llm_engine
+    engine.has_unfinished_requests = lambda: False
+    with pytest.raises(RuntimeError, match="it has lost them"):
+        list(backend.generate([ask("a")]))
+
+
 def test_a_prompt_beyond_max_prompt_length_is_an_error(vllm, models):
     backend = make_backend("vllm", models().path, settings(max_prompt_length=4, max_new_tokens=99))
     found = next(backend.generate([ask("a")]))
@@ -273,6 +318,9 @@ def test_a_version_that_was_not_tested_is_refused_with_the_reason(version, vllm,
         make_backend("vllm", models().path, settings())
 
 
-def test_a_family_that_was_not_tested_is_refused_by_name(vllm, models):
-    with pytest.raises(NotImplementedError, match="of the type smolvlm"):
+def test_a_family_that_was_not_tested_is_refused_by_name(vllm, models, monkeypatch):
+    monkeypatch.setattr("videor1_trl.sharing.vllm.FAMILIES", ("another",))
+    monkeypatch.setattr(LLM, "made", None)
+    with pytest.raises(NotImplementedError, match="prompts of another only, and this model is of the type smolvlm"):
         make_backend("vllm", models("smolvlm").path, settings())
+    assert LLM.made is None  # before vLLM loads it, or ends with an error of its own

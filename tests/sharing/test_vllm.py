@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import CONFIG_MAPPING, InternVLConfig, SmolVLMConfig
 
 from videor1_trl.models.encoding import EncodedPrompt
 from videor1_trl.sharing.contrast_rows import importance_ratio
@@ -17,11 +18,25 @@ from videor1_trl.sharing.vllm_worker import temper
 
 @pytest.mark.parametrize("family", [*REFUSED, "another"])
 def test_other_families_are_refused_with_the_reason(family):
+    assert family in CONFIG_MAPPING or family in ("another", "qwen2_5_omni_thinker")
     reason = REFUSED.get(family, "which was not tried")
     with pytest.raises(NotImplementedError, match=f"is of the type {family}: {reason}"):
-        check_family(family)
-    for known in FAMILIES:
-        check_family(known)
+        check_family(SimpleNamespace(model_type=family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tested_families_are_taken(family):
+    check_family(CONFIG_MAPPING[family]())
+
+
+def test_settings_that_vllm_does_not_read_are_refused():
+    with pytest.raises(NotImplementedError, match="one with vision_feature_layer=-1, and this one has -2"):
+        check_family(InternVLConfig(vision_feature_layer=-2))
+    tied = SmolVLMConfig(tie_word_embeddings=True, text_config={"model_type": "llama", "tie_word_embeddings": False})
+    with pytest.raises(NotImplementedError, match=r"vLLM reads of text_config, .* Set it there too"):
+        check_family(tied)
+    tied.text_config.tie_word_embeddings = True
+    check_family(tied)
 
 
 def test_rows_of_a_group_stay_one_prompt_on_their_way_to_another_rank():

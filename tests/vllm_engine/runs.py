@@ -9,13 +9,14 @@ from videor1_trl import TGRPOTrainer
 FLOAT32 = 5e-5  # nats a token in the mean; wrong positions or stale weights make 1e-2 and more
 
 
-def rows_of(media):
+def rows_of(media, mixed=True):
+    """Six rows; with `mixed` one has two videos and an image, which not every processor takes (SmolVLM), else two videos."""
     videos, image = media["videos"], media["image"]
     rows = [row("which way?", video=videos[0]), row("which way, and which one?", video=videos[1])]
     rows += [row("what?", image=image), row("left or right?"), row("again?", video=videos[0])]
     for each in rows:
         each["videos"] = None
-    rows += [{**row("both?", image=image), "videos": videos[2:4]}]
+    rows += [{**row("both?", image=image if mixed else None), "videos": videos[2:4]}]
     return rows
 
 

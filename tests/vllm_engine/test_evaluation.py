@@ -23,8 +23,11 @@ def ask(key, text="which way?", **media):
     return GenerationRequest(key, [{"role": "user", "content": text}], **media)
 
 
-def mixed(media):
-    """40 requests: 4 videos in 4 orders and 5 clips of uneven length, images, text, and several media in a prompt."""
+def mixed(media, together=True):
+    """
+    40 requests: 4 videos in 4 orders and 5 clips of uneven length, images, text, and several media in a prompt; `together`: videos
+    with images too.
+    """
     videos, image = media["videos"], media["image"]
     contrasts = {"ordered": None, "shuffled": shuffle_frames, "reversed": reverse_frames, "frozen": freeze_frame}
     for name, contrast in contrasts.items():
@@ -39,8 +42,8 @@ def mixed(media):
         yield ask(f"text {place}", "left or right? " * (place + 1))
     yield ask("two videos", videos=videos[:2])
     yield ask("two shuffled", videos=videos[:2], contrast=shuffle_frames)
-    yield ask("video and image", videos=videos[:1], images=[image])
-    yield ask("many", videos=videos[:4], images=[image] * 3)
+    yield ask("video and image", videos=videos[:1], images=[image] if together else [])
+    yield ask("many", videos=videos[:4], images=[image] * 3 if together else [])
     yield ask("again", "which square, and which way?", videos=videos[1:2])
     yield ask("twice", videos=[videos[1]] * 2)
 
@@ -49,12 +52,13 @@ def mixed(media):
 def test_greedy_answers_are_those_of_transformers(family, small_models, media):
     model = small_models(family)
     reference = TransformersBackend(model.model, model.processor, settings())
-    expected = {each.key: each for each in reference.generate(mixed(media))}
-    backend = make_backend("vllm", model.path, settings(), window=16, **ENGINE)
-    found = {each.key: each for each in backend.generate(mixed(media))}
+    together = family not in small.APART
+    expected = {each.key: each for each in reference.generate(mixed(media, together))}
+    backend = make_backend("vllm", model.path, settings(), window=16, **{**ENGINE, "max_model_len": 2048})
+    found = {each.key: each for each in backend.generate(mixed(media, together))}
     assert len(expected) == 40 and {each.error for each in expected.values()} == {None}
     assert [key for key in expected if found[key] != expected[key]] == []
-    assert len({each.text for each in expected.values()}) > 10  # else equality would say little
+    assert len({each.text for each in expected.values()}) > 7  # else equality would say little
 
 
 def test_one_request_that_vllm_refuses_costs_no_other_and_sampling_follows_from_the_key(small_models, media):

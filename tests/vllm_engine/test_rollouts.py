@@ -20,7 +20,8 @@ pytestmark = pytest.mark.vllm
 
 @pytest.mark.parametrize("family", small.FAMILIES)
 def test_vllm_and_the_learner_agree_before_and_behind_updates(family, small_models, media, compared, tmp_path):
-    trainer = make(small_models(family), media, tmp_path)
+    rows = rows_of(media, mixed=family not in small.APART)
+    trainer = make(small_models(family), media, tmp_path, rows, max_prompt_length=640)
     trainer.train()
     assert len(compared) == 3 and max(max(pair) for pair in compared) < FLOAT32, compared
     assert all(contrast > 0 for _, contrast in compared)

@@ -19,7 +19,8 @@ from ..models.families import Processor, tokenizer_of
 from ..models.released import load_processor
 from ..models.tokens import end_token_ids, placeholder_token_ids
 from ..sharing.beginnings import grouped
-from ..sharing.vllm import EngineInputs, complete, import_vllm, shared_arguments
+from ..sharing.vllm import check_family, complete, import_vllm, shared_arguments, takes_media
+from ..sharing.vllm_inputs import EngineInputs
 from ..text.messages import Named
 from .encoding import EncodesRequests
 from .media import windows_ahead
@@ -79,6 +80,8 @@ class VllmBackend(EncodesRequests):
             key: engine_arguments[key] for key in ("revision", "trust_remote_code") if key in engine_arguments
         }
         config = AutoConfig.from_pretrained(model_name_or_path, **shared)
+        if takes_media(config):
+            check_family(config)  # before vLLM ends with an error of its own
         self.processor: Processor = load_processor(model_name_or_path, **shared)
         self._tokenizer = tokenizer_of(self.processor)
         self._end_tokens = end_token_ids(config, _generation_config(model_name_or_path, shared), self._tokenizer)
@@ -90,7 +93,7 @@ class VllmBackend(EncodesRequests):
         self._inputs = EngineInputs.of_engine(self.llm)
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GeneratedCompletion]:
-        """One completion per request, in any order. What breaks the engine is raised as it comes from vLLM."""
+        """One completion per request, in any order; raises as [`~sharing.vllm.complete`] does."""
         for window in windows_ahead(requests, self.window, self._encode_window):
             yield from (GeneratedCompletion(key, None, error=str(e)) for key, e in window if isinstance(e, ValueError))
             yield from self.complete_batch(self._in_order(window))

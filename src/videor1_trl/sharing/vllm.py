@@ -1,28 +1,36 @@
-"""What vLLM is handed: prompts that are encoded already, past its own processor, so that it sees the learner's tensors."""
+"""vLLM itself: which versions and families were tested with it, and requests to an engine in this process."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-import torch
-from transformers import BatchFeature, PreTrainedConfig
+from transformers import PreTrainedConfig
 
-from ..models.encoding import EncodedPrompt
 from ..text.messages import Named
 
 
 TESTED = ("0.30",)  # minor versions of vLLM; its `mm_input` and what stands behind it change between them
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # model types whose rows give the same answers in vLLM
+# model types whose rows give the same answers in vLLM
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm")
 REFUSED = {  # what was tried and does not pass, with vLLM 0.30, transformers 5.23 and TRL 1.16
     "qwen3_vl_moe": "TRL hands vLLM the experts as transformers stacks them, and vLLM loads them the other way round",
     "qwen3_5": "on a CPU vLLM runs its linear attention in bfloat16 only, so that nothing could be compared in float32",
+    "qwen3_5_moe": "on a CPU vLLM runs its linear attention in bfloat16 only, so that nothing could be compared in float32",
     "glm4v": "vLLM's own processor of it fails with this transformers before anything is asked",
+    "glm46v": "vLLM has no model of this architecture",
+    "llava_onevision": "vLLM's model of it imports PixtralRotaryEmbedding, which this transformers has no more",
+    "llava_next_video": "vLLM's model of it imports PixtralRotaryEmbedding, which this transformers has no more",
+    "qwen2_5_omni_thinker": "vLLM knows Omni's thinker only inside of the whole model, and none that is saved by itself",
+    "video_llama_3": "vLLM has no model of this architecture",
+    "perception_lm": "vLLM has no model of this architecture",
 }
-# vLLM numbers frames in float64, transformers in float32: 0.7 * 2 * 5 is 6.99... in the one and 7 in the other
-ROUNDED = 1 + 1.2e-7
+READ_AS = {  # settings that vLLM does not ask for
+    "internvl": {"vision_feature_layer": -1, "vision_feature_select_strategy": "default"},
+}
+FINISHED = ("stop", "length")  # what else ends a request is a fault
 
 
 def import_vllm() -> ModuleType:
@@ -51,13 +59,36 @@ def is_tested(version: str) -> bool:
     return ".".join(version.split(".")[:2]) in TESTED
 
 
-def check_family(model_type: str) -> None:
-    """Refuse a model with media of a family that was not tested with vLLM."""
-    if model_type not in FAMILIES:
-        reason = REFUSED.get(model_type, "which was not tried: its sampler might see other than the learner")
+def takes_media(config: PreTrainedConfig) -> bool:
+    """Whether a model has a tower: whether its family matters."""
+    return any(hasattr(config, name) for name in ("vision_config", "thinker_config"))
+
+
+def check_family(config: PreTrainedConfig) -> None:
+    """
+    Refuse a model with media of a family that was not tested with vLLM, or settings of one that vLLM does not read.
+
+    Raises:
+        `NotImplementedError`: with what vLLM makes of it.
+    """
+    family = config.model_type
+    if family not in FAMILIES:
+        reason = REFUSED.get(family, "which was not tried: its sampler might see other than the learner")
         raise NotImplementedError(
-            f"vLLM is handed the prompts of {', '.join(FAMILIES)} only, and this model is of the type {model_type}: {reason}. Use "
+            f"vLLM is handed the prompts of {', '.join(FAMILIES)} only, and this model is of the type {family}: {reason}. Use "
             "transformers."
+        )
+    for name, value in READ_AS.get(family, {}).items():
+        if (found := getattr(config, name, value)) != value:
+            raise NotImplementedError(
+                f"vLLM reads every model of the type {family} as one with {name}={value!r}, and this one has {found!r}: its "
+                "sampler would see other than the learner. Use transformers."
+            )
+    tied = [getattr(each, "tie_word_embeddings", False) for each in (config, config.get_text_config())]
+    if family == "smolvlm" and tied == [True, False]:
+        raise NotImplementedError(
+            "this smolvlm ties its embeddings by tie_word_embeddings, which vLLM reads of text_config, where it is False: its output "
+            "layer would hold what happens to be in memory. Set it there too, in the model's config.json, or use transformers."
         )
 
 
@@ -70,146 +101,57 @@ def shared_arguments() -> Named:
     }
 
 
-class EngineInputs:
-    """
-    Makes vLLM's inputs of encoded prompts: token ids as they are, and for each medium its features, its place among the tokens
-    and a name by which vLLM computes it once: a hash of its features.
-
-    Args:
-        config (`PreTrainedConfig`): the model's.
-        processor (`BaseMultiModalProcessor`, *optional*): vLLM's, which knows the model's features; `None` of a text model.
-        frames_apart (`bool`): videos with other tokens between their frames go frame by frame, as images. A server takes
-            no place with gaps; of such a model the tower reads a frame alone, wherever it comes from.
-
-    Raises:
-        `NotImplementedError`: the model takes media, and is of a family whose places are not known here.
-    """
-
-    def __init__(self, config: PreTrainedConfig, processor: Any, frames_apart: bool = False):
-        self._config: Any = config
-        self._processor, self._frames_apart = processor, frames_apart
-        if processor is not None:
-            check_family(config.model_type)
-
-    @classmethod
-    def of_engine(cls, llm: Any) -> EngineInputs:
-        """For a `vllm.LLM`."""
-        engine = llm.llm_engine
-        config = engine.model_config
-        return cls(config.hf_config, engine.renderer.get_mm_processor() if config.is_multimodal_model else None)
-
-    @classmethod
-    def of_folder(cls, model: str, **settings: Any) -> EngineInputs:
-        """For a server of this model (folder or Hub id); settings of `vllm.config.ModelConfig`."""
-        from vllm.config import ModelConfig
-        from vllm.multimodal import MULTIMODAL_REGISTRY
-
-        config = ModelConfig(model=model, **settings)
-        processor = MULTIMODAL_REGISTRY.create_processor(config) if config.is_multimodal_model else None
-        return cls(config.hf_config, processor, frames_apart=True)
-
-    def of(self, prompt: EncodedPrompt, salt: str = "") -> Any:
-        """
-        The `EngineInput` of one prompt.
-
-        Args:
-            salt (`str`): begins the names of its media; what a tower with other weights made is not found again.
-        """
-        from vllm.inputs.engine import mm_input, tokens_input
-
-        if not prompt.features:
-            return tokens_input(list(prompt.input_ids))
-        assert self._processor is not None  # a model that takes no media has no features
-        features, places = dict(prompt.features), {}
-        for kind in ("image", "video"):
-            if f"{kind}_grid_thw" in features:
-                places[kind] = self._places(prompt.input_ids, kind, features[f"{kind}_grid_thw"])
-        if self._frames_apart and any(place.is_embed is not None for place in places.get("video", [])):
-            features, places = self._by_frame(prompt.input_ids, features, places)
-        items = self._items(features)
-        names = {kind: [salt + _name(item) for item in of_kind] for kind, of_kind in items.items()}
-        return mm_input(list(prompt.input_ids), items, names, places)
-
-    def _items(self, features: dict[str, torch.Tensor]) -> Any:
-        """The features medium by medium, as vLLM's processor would give them: `{kind: [item, ...]}`."""
-        from vllm.multimodal.inputs import MultiModalKwargsItems
-
-        found = BatchFeature(features)
-        if "second_per_grid_ts" in found:
-            found["second_per_grid_ts"] = found["second_per_grid_ts"].double() * ROUNDED
-        return MultiModalKwargsItems.from_hf_inputs(found, self._processor._get_mm_fields_config(found, {}))
-
-    def _places(self, ids: Sequence[int], kind: str, grids: torch.Tensor) -> list[Any]:
-        """Where each medium of a kind stands among the tokens."""
-        from vllm.multimodal.inputs import PlaceholderRange
-
-        merged = self._config.vision_config.spatial_merge_size**2
-        counts = [count // merged for count in grids.prod(dim=-1).tolist()]
-        token = getattr(self._config, f"{kind}_token_id")
-        places = [place for place, each in enumerate(ids) if each == token]
-        if len(places) != sum(counts):
-            raise ValueError(f"its prompt has {len(places)} {kind} tokens, and its {kind}s have {sum(counts)}.")
-        found, start = [], 0
-        for count in counts:
-            found.append(PlaceholderRange(*_range(places[start : start + count])))
-            start += count
-        return found
-
-    def _by_frame(
-        self, ids: Sequence[int], features: dict[str, torch.Tensor], places: dict[str, list[Any]]
-    ) -> tuple[dict[str, torch.Tensor], dict[str, list[Any]]]:
-        """Features and places with an image for each frame (of two, as the tower takes them together) of each video."""
-        videos = features["video_grid_thw"]
-        frames = torch.cat([grid.new_tensor([[1, *grid[1:].tolist()]] * int(grid[0])) for grid in videos])
-        found = {"pixel_values": features["pixel_values_videos"], "image_grid_thw": frames}
-        for name in found:
-            if name in features:
-                found[name] = torch.cat([features[name], found[name]])
-        return found, {"image": [*places.get("image", []), *self._places(ids, "video", frames)]}
-
-
-def _range(places: list[int]) -> tuple[int, int, torch.Tensor | None]:
-    """Begin, length and, where other tokens stand between (the time stamps of Qwen3-VL), which ones are the medium's."""
-    first, last = places[0], places[-1]
-    if last - first + 1 == len(places):
-        return first, len(places), None
-    first -= 1  # the token that opens the first frame, from which vLLM looks for the others
-    mask = torch.zeros(last - first + 1, dtype=torch.bool)
-    mask[torch.tensor(places) - first] = True
-    return first, len(mask), mask
-
-
-def _name(item: Any) -> str:
-    """A hash of one medium's features."""
-    digest = hashlib.blake2b(digest_size=16)
-    for key in sorted(item):
-        value = torch.as_tensor(item[key].data).contiguous()
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def complete(llm: Any, requests: Iterable[tuple[Any, Any]]) -> list[Any]:
     """
-    Outputs for pairs of an `EngineInput` and its `SamplingParams`, in their order; in the place of one that vLLM refuses, the
-    exception that says why.
+    Outputs for pairs of an `EngineInput` and its `SamplingParams`, in their order; in the place of one that vLLM refuses, or ends
+    without an answer, the exception that says why.
+
+    Raises:
+        `RuntimeError`: the engine itself fails. Whatever ends this, no request stays in the engine, to be answered in a later call.
     """
     from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import RequestOutputKind
 
     engine, found, waiting = llm.llm_engine, [], {}
-    for prompt, sampling in requests:
-        name = f"videor1-{next(llm.request_counter)}"
-        sampling.output_kind = RequestOutputKind.FINAL_ONLY
-        try:
-            engine.add_request(name, prompt, sampling)
-        except (VLLMClientError, ValueError) as error:
-            found.append(error)
-        else:
-            waiting[name] = len(found)
-            found.append(None)
-    while engine.has_unfinished_requests():
-        for output in engine.step():
-            if output.finished:
-                found[waiting[output.request_id]] = output
+    try:
+        for prompt, sampling in requests:
+            name = f"videor1-{next(llm.request_counter)}"
+            sampling.output_kind = RequestOutputKind.FINAL_ONLY
+            try:
+                engine.add_request(name, prompt, sampling)
+            except (VLLMClientError, ValueError) as error:
+                found.append(error)
+            else:
+                waiting[name] = len(found)
+                found.append(None)
+        while waiting:
+            for output in _step(engine, len(waiting)):
+                if output.finished:
+                    found[waiting.pop(output.request_id)] = _answer(output)
+    finally:
+        if waiting:
+            with contextlib.suppress(Exception):  # of an engine that is dead
+                engine.abort_request(list(waiting))
     return found
+
+
+def _step(engine: Any, number: int) -> list[Any]:
+    """What the engine has finished in its next step."""
+    from vllm.exceptions import VLLMError
+
+    try:
+        if not engine.has_unfinished_requests():
+            raise RuntimeError("it has lost them")
+        return list(engine.step())
+    except (RuntimeError, ValueError, AssertionError, VLLMError) as error:  # torch's of memory are RuntimeErrors
+        raise RuntimeError(
+            f"vLLM's engine failed with {number} requests in it ({type(error).__name__}: {error}). Out of memory: lower "
+            "vllm_gpu_memory_utilization (of an evaluation gpu_memory_utilization), max_prompt_length or the number of rollouts at a "
+            "time. Else its log above says why."
+        ) from error
+
+
+def _answer(output: Any) -> Any:
+    """The output of a finished request, or why there is none."""
+    reason = str(output.outputs[0].finish_reason)
+    return output if reason in FINISHED else RuntimeError(f"vLLM ended it with {reason!r}, without an answer.")

@@ -21,7 +21,8 @@ from trl.models.utils import disable_gradient_checkpointing
 from ..models.encoding import EncodedPrompt
 from ..models.tower import patched
 from ..text.messages import Named
-from .vllm import EngineInputs, complete, import_vllm, shared_arguments
+from .vllm import complete, import_vllm, shared_arguments
+from .vllm_inputs import EngineInputs
 from .vllm_settings import Prompt, check_model, ends_and_bias, engine_dtype, max_model_length, mode_and_step
 from .vllm_worker import temper
 

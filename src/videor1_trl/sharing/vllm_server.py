@@ -18,7 +18,8 @@ from urllib3.util.retry import Retry
 
 from ..models.encoding import EncodedPrompt
 from ..text.messages import Named
-from .vllm import TESTED, EngineInputs, is_tested
+from .vllm import FINISHED, TESTED, is_tested
+from .vllm_inputs import EngineInputs
 from .vllm_settings import Prompt, check_model, ends_and_bias, engine_dtype, max_model_length, mode_and_step
 
 

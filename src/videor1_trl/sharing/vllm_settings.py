@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..models.encoding import EncodedPrompt
-from .vllm import check_family
+from .vllm import check_family, takes_media
 
 
 class Prompt(list):
@@ -36,8 +36,8 @@ def check_model(trainer: Any, path: str) -> None:
             "use_vllm=True needs a model in a folder or on the Hub, from which vLLM loads it, and this one was built in memory. Save "
             "it and its processor (save_pretrained), and pass the folder."
         )
-    if hasattr(trainer.model.config, "vision_config"):
-        check_family(trainer.model.config.model_type)
+    if takes_media(trainer.model.config):
+        check_family(trainer.model.config)
 
 
 def engine_dtype(trainer: Any, args: Any) -> torch.dtype:
