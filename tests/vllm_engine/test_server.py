@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import threading
 from collections import Counter
 
@@ -15,7 +16,9 @@ from test_two_ranks import run_two_ranks
 from trl.generation import vllm_client
 
 from videor1_trl import TGRPOTrainer
-from videor1_trl.sharing.vllm_server import RolloutClient
+from videor1_trl.models.encoding import EncodedPrompt
+from videor1_trl.sharing.vllm_server import GENERATE, RolloutClient
+from videor1_trl.sharing.vllm_settings import Prompt
 
 
 pytestmark = pytest.mark.vllm
@@ -71,7 +74,7 @@ def test_a_server_and_the_learner_agree_before_and_behind_updates(
     others = [path for path, _ in posted if path != "/inference/v1/generate"]
     update = ["/start_weight_update", "/update_weights", "/finish_weight_update"]
     update += ["/reset_encoder_cache", "/reset_mm_cache", "/reset_prefix_cache"]
-    assert sorted(others[:3]) == sorted(["/collective_rpc", "/init_weight_transfer_engine", *update[:1]])
+    assert sorted(others[:4]) == sorted(["/collective_rpc"] * 2 + ["/init_weight_transfer_engine", *update[:1]])
     assert [path for path in others if path not in ("/collective_rpc", "/init_weight_transfer_engine")] == update * 3
     [announced, *_] = [json["update_info"] for path, json in posted if path == "/update_weights"]
     parameters = dict(trainer.model.named_parameters())
@@ -168,6 +171,47 @@ def test_a_prompt_that_the_server_refuses_and_a_server_that_dies_are_named(small
         trainer.train()
 
 
+def test_a_server_of_another_model_is_refused_before_it_gets_weights(small_models, media, served, posted, tmp_path):
+    with pytest.raises(
+        RuntimeError, match=r"another model .*: .* has model_type=qwen2_5_vl for qwen2_vl\. Start it with"
+    ):
+        make(small_models("qwen2_vl"), media, tmp_path, **served())
+    assert "/init_weight_transfer_engine" not in [path for path, _ in posted]
+
+
+def test_answers_that_cannot_be_used_reach_all_ranks_as_the_reason(small_models, media, served, tmp_path, monkeypatch):
+    client = make(small_models(), media, tmp_path, max_steps=1, **served()).vllm_generation.vllm_client
+    token = {"token": "token_id:5", "logprob": -0.5, "top_logprobs": []}
+    whole = {"index": 0, "token_ids": [5], "finish_reason": "stop", "logprobs": {"content": [token]}}
+    answers = {
+        "gave 0 completions": {"choices": []},
+        "1 completions, ended by abort, of 1": {"choices": [{**whole, "finish_reason": "abort"}]},
+        r"cannot be read or asked for \(KeyError: 'choices'\)": {"error": "none"},
+        "cannot be read or asked for": {"choices": [{**whole, "logprobs": None}]},
+        "0 log-probabilities of 1 tokens": {"choices": [{**whole, "logprobs": {"content": []}}]},
+    }
+    texts = {message: json.dumps(answer) for message, answer in answers.items()}
+    texts["broke off, or gave no answer .* Expecting value"] = "<html>"
+
+    def ask():
+        found = client.generate([Prompt(EncodedPrompt([5, 6])), Prompt(None)], max_tokens=4)
+        return found["completion_ids"][:1], found["logprobs"]
+
+    for message, text in texts.items():
+        with answering({GENERATE: text}) as address, pytest.raises(RuntimeError, match=message):
+            monkeypatch.setattr(client, "base_url", address)
+            ask()
+    with (
+        answering({GENERATE: "{"}, cut=True) as address,
+        pytest.raises(RuntimeError, match="broke off, or gave no answer"),
+    ):
+        monkeypatch.setattr(client, "base_url", address)
+        ask()
+    with answering({GENERATE: json.dumps({"choices": [whole]})}) as address:
+        monkeypatch.setattr(client, "base_url", address)
+        assert ask() == ([[5]], [[[-0.5]], []])
+
+
 def test_on_two_ranks_the_main_process_asks_for_all(small_models, served, tmp_path):
     """With more contrast rollouts on the one than on the other."""
     address = served()["vllm_server_base_url"]
@@ -180,8 +224,8 @@ def test_on_two_ranks_the_main_process_asks_for_all(small_models, served, tmp_pa
 
 
 @contextlib.contextmanager
-def answering(answers):
-    """An address that answers paths with these texts, and says nothing to others."""
+def answering(answers, cut=False):
+    """An address that answers paths with these texts, and says nothing to others; `cut`: it breaks off in the middle."""
     waiting = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -190,6 +234,8 @@ def answering(answers):
                 waiting.wait(60)
                 return
             self.send_response(200)
+            if cut:
+                self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(answers[self.path].encode())
 

@@ -21,6 +21,7 @@ from ..text.messages import Named
 from .vllm import FINISHED, TESTED, is_tested
 from .vllm_inputs import EngineInputs
 from .vllm_settings import Prompt, check_model, ends_and_bias, engine_dtype, max_model_length, mode_and_step
+from .vllm_worker import sizes_of
 
 
 CONNECT_SECONDS, AT_ONCE = 20, 64  # for a connection; requests under way
@@ -80,6 +81,7 @@ class RolloutClient(VLLMClient):
                 "scheduler_config.max_num_seqs": max(args.num_generations, args.num_generations_eval or 0),
             }
         )
+        self._check_model(sizes_of(trainer.model.config))
         self._post_empty("/collective_rpc", json={"method": "videor1_temper", "args": [str(trainer.temperature)]})
         self._inputs = EngineInputs.of_folder(
             trainer.model.name_or_path, dtype=engine_dtype(trainer, args), trust_remote_code=args.trust_remote_code
@@ -134,12 +136,20 @@ class RolloutClient(VLLMClient):
             ]
             with ThreadPoolExecutor(max_workers=max(1, min(AT_ONCE, len(work)))) as executor:
                 answers = list(executor.map(self._complete, *zip(*work, strict=True)) if work else [])
-        except (RuntimeError, ValueError) as error:
+            for rows, choices in zip(rows_of.values(), answers, strict=True):
+                of_rows, _ = parse_logprobs([choice["logprobs"] for choice in choices])
+                for row, choice, values in zip(rows, choices, of_rows or [], strict=True):
+                    if len(values) != len(choice["token_ids"]):
+                        raise ValueError(f"{len(values)} log-probabilities of {len(choice['token_ids'])} tokens")
+                    ids[row], logps[row] = choice["token_ids"], values
+        except RuntimeError as error:
             return {"prompt_ids": [], "completion_ids": Fault(str(error)), "logprobs": None}
-        for rows, choices in zip(rows_of.values(), answers, strict=True):
-            of_rows, _ = parse_logprobs([choice["logprobs"] for choice in choices])
-            for row, choice, values in zip(rows, choices, of_rows or [], strict=True):
-                ids[row], logps[row] = choice["token_ids"], values
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # the other ranks wait for something
+            reason = f"{type(error).__name__}: {error}"
+            fault = Fault(
+                f"The rollouts by the vLLM server at {self.base_url} cannot be read or asked for ({reason})."
+            )
+            return {"prompt_ids": [], "completion_ids": fault, "logprobs": None}
         return {"prompt_ids": ids, "completion_ids": ids, "logprobs": logps}
 
     def reset_prefix_cache(self) -> None:
@@ -161,9 +171,11 @@ class RolloutClient(VLLMClient):
         if (features := extract_mm_features(self._inputs.of(prompt, salt=f"{self._weights}-"))) is not None:
             body["features"] = features.model_dump(exclude={"mm_metadata"})
         choices: list[Named] = self._post(self.base_url + GENERATE, json=body)["choices"]
-        if len(choices) != sampling["n"]:
+        ended = [choice["finish_reason"] for choice in choices]
+        if len(choices) != sampling["n"] or not set(ended) <= set(FINISHED):
             raise RuntimeError(
-                f"The vLLM server at {self.base_url} gave {len(choices)} completions of {sampling['n']} that were asked for."
+                f"The vLLM server at {self.base_url} gave {len(choices)} completions, ended by {', '.join(map(str, ended))}, of "
+                f"{sampling['n']} that were asked for: it was stopped or paused meanwhile. Its log says why."
             )
         return sorted(choices, key=lambda choice: choice["index"])
 
@@ -205,6 +217,15 @@ class RolloutClient(VLLMClient):
                     f"{value}{' or more' if least else ''}. Start it with {flag}."
                 )
 
+    def _check_model(self, needed: Named) -> None:
+        """Refuse a server of another model, before weights are sent that it cannot take: NCCL would wait for ever."""
+        [served, *_] = self._post(f"{self.base_url}/collective_rpc", json={"method": "videor1_model"})["results"]
+        if other := [name for name, value in needed.items() if served[name] != value]:
+            raise RuntimeError(
+                f"The vLLM server at {self.base_url} serves another model than this run trains: {served['path']} has "
+                f"{', '.join(f'{name}={served[name]} for {needed[name]}' for name in other)}. Start it with the run's model."
+            )
+
     @contextlib.contextmanager
     def _named(self, url: str) -> Iterator[None]:
         """Within the context a request that gets no answer says of which server, and what to do."""
@@ -222,7 +243,8 @@ class RolloutClient(VLLMClient):
             return super()._get(url, **arguments)
 
     def _post(self, url: str, **arguments: Any) -> Any:
-        return self._answer(url, **arguments).json()
+        with self._named(url):  # an answer that is no JSON, too
+            return self._answer(url, **arguments).json()
 
     def _post_empty(self, path: str, **arguments: Any) -> None:
         """Where the answer has no body, of which TRL knows nothing."""

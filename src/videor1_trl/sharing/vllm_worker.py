@@ -7,6 +7,16 @@ from typing import Any
 import torch
 
 
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
+
+
 def temper(model: Any, temperature: float) -> None:
     """
     Divides a model's logits before vLLM reads the log-probabilities off them, which it does before its own temperature.
@@ -25,8 +35,19 @@ def temper(model: Any, temperature: float) -> None:
     model.compute_logits = original if temperature == 1.0 else compute_logits
 
 
+def sizes_of(config: Any) -> dict[str, object]:
+    """Type and sizes of a model by its config: what must be equal where weights are handed over."""
+    text = config.get_text_config()
+    return {"model_type": config.model_type, **{name: getattr(text, name, None) for name in SIZES}}
+
+
 class RolloutWorker:
-    """Joins the worker class of `vllm serve`; its method is called by the trainer, over `/collective_rpc`."""
+    """Joins the worker class of `vllm serve`; its methods are called by the trainer, over `/collective_rpc`."""
+
+    def videor1_model(self) -> dict[str, object]:
+        """What is served: its path, and [`sizes_of`] it."""
+        config = self.model_runner.model_config  # type: ignore[attr-defined]
+        return {"path": config.model, **sizes_of(config.hf_config)}
 
     def videor1_temper(self, temperature: float) -> str:
         """Log-probabilities are from now on those at this temperature. Returns it as text, since the server tells nothing else."""
