@@ -109,14 +109,25 @@ def test_ends_and_placeholders_are_those_of_rollouts_by_transformers(small_model
     assert len(seen[0][0]) == len(seen[0][1]) == 24  # the contrast rollouts are not handed to TRL
 
 
-def test_a_long_completion_keeps_its_weight_under_top_p(small_models, media, tmp_path):
-    """TRL multiplies the ratios over a completion: those of a nucleus' own log-probabilities would be 0.8 ** 200 and less."""
-    trainer = make(small_models(), media, tmp_path, max_steps=1, max_completion_length=200, top_p=0.8)
+@pytest.mark.parametrize("told", ["raw_logprobs", "processed_logprobs"])
+def test_a_long_completion_keeps_its_weight_under_top_p(told, small_models, media, tmp_path, monkeypatch):
+    """TRL multiplies the ratios over a completion: those of a nucleus' own log-probabilities are 0.95 ** 1000 and less."""
+    arguments = vllm_rollouts.engine_arguments
+    monkeypatch.setattr(vllm_rollouts, "engine_arguments", lambda *given: {**arguments(*given), "logprobs_mode": told})
+    settings = {
+        "max_completion_length": 1000,
+        "generation_kwargs": {"min_tokens": 1000},
+        "top_p": 0.95,
+        "temperature": 1.0,
+    }
+    settings |= {"per_device_train_batch_size": 8, "vllm_max_logp_difference": 9.0}
+    trainer = make(small_models(), media, tmp_path, rows_of(media)[:2], max_steps=1, **settings)
     trainer.train()
     entry = next(each for each in trainer.state.log_history if "loss" in each)
-    assert entry["completions/max_length"] == 200
+    assert entry["completions/min_length"] == 1000
     for which in ("min", "mean", "max"):
-        assert abs(entry[f"sampling/importance_sampling_ratio/{which}"] - 1) < 0.01, entry
+        ratio = entry[f"sampling/importance_sampling_ratio/{which}"]
+        assert abs(ratio - 1) < 0.01 if told == "raw_logprobs" else ratio < 0.01, entry
 
 
 def test_training_is_refused_where_vllm_and_the_learner_differ(small_models, media, tmp_path):
@@ -129,6 +140,48 @@ def test_training_is_refused_where_vllm_and_the_learner_differ(small_models, med
     trainer = make(small_models(), media, tmp_path, max_steps=1, vllm_max_logp_difference=1e-9)
     with pytest.raises(RuntimeError, match=r"vllm_max_logp_difference \(1e-09\)"):
         trainer.train()
+
+
+def wrong_order(trainer, monkeypatch):
+    """The features of the media of a prompt, the last one first."""
+    items = trainer.vllm_generation.llm._inputs._items
+
+    def turned(features):
+        found = items(features)
+        return type(found)({kind: each[::-1] for kind, each in found.items()})
+
+    monkeypatch.setattr(trainer.vllm_generation.llm._inputs, "_items", turned)
+
+
+def wrong_times(trainer, monkeypatch):
+    monkeypatch.setattr("videor1_trl.sharing.vllm_inputs.ROUNDED", 2.0)
+
+
+def stale_caches(trainer, monkeypatch):
+    """Nothing is forgotten behind new weights."""
+    monkeypatch.setattr(trainer.vllm_generation.llm, "reset_prefix_cache", lambda: True)
+
+
+@pytest.mark.parametrize(
+    "fault, rows, step",
+    [
+        (wrong_order, "rows with image and video", 0),
+        (wrong_times, "rows with (image and )?video", 0),
+        (stale_caches, "rows with", 1),
+    ],
+)
+def test_what_goes_wrong_on_the_way_to_vllm_is_refused_at_its_first_batch(
+    fault, rows, step, small_models, media, tmp_path, monkeypatch
+):
+    """One group of six is enough, and a second step, where the same prompts come back."""
+    trainer = make(small_models(), media, tmp_path, max_steps=3, learning_rate=5e-2)
+    fault(trainer, monkeypatch)
+    with pytest.raises(
+        RuntimeError, match=rf"in (ordered|contrast) {rows}.*, more than vllm_max_logp_difference \(0.002\).*Set"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == step
+    assert trainer._metrics["train"]["vllm/ordered_logp_difference"][-1] > 0
 
 
 def test_the_engine_has_room_for_all_rollouts_at_once_and_for_the_longest_prompt(small_models, media, tmp_path):

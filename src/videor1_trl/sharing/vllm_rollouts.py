@@ -8,7 +8,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -200,25 +200,45 @@ def check_sampler(
     completion_ids, logps = completion_ids[: len(rows)], logps[: len(rows)]
     learner = _learners(trainer, rows, completion_ids)
     own = len(trainer._batch.encoded)
-    apart = [
-        (torch.tensor(theirs, dtype=torch.float32) - mine).abs()[: len(theirs)]
-        for theirs, mine in zip(logps, learner, strict=True)
-    ]
-    found = gather_object([{"ordered": _summed(apart[:own]), "contrast": _summed(apart[own:])}])
-    bound, worst = _bound(trainer), 0.0
-    for kind in ("ordered", "contrast"):
-        sums, counts, largest = zip(*(each[kind] for each in found), strict=True)
-        count = sum(counts)
-        if count:
-            trainer._metrics["train"][f"vllm/{kind}_logp_difference"].append(sum(sums) / count)
-            trainer._metrics["train"][f"vllm/{kind}_logp_difference_max"].append(max(largest))
-            worst = max(worst, sum(sums) / count)
-    if not worst <= bound:  # not a number, too
+    apart: dict[tuple[str, str], list[torch.Tensor]] = {}  # by what the rows are, so that few that differ count
+    for row, (prompt, theirs, mine) in enumerate(zip(rows, logps, learner, strict=True)):
+        kind = "ordered" if row < own else "contrast", " and ".join(sorted(prompt.kinds)) or "text alone"
+        apart.setdefault(kind, []).append((torch.tensor(theirs, dtype=torch.float32) - mine).abs()[: len(theirs)])
+    found = gather_object([{kind: _summed(each) for kind, each in apart.items()}])
+    _log_apart(trainer, found)
+    means = {kind: total / count for kind, (total, count, _) in _joined(found, lambda kind: kind).items() if count}
+    if not means:  # vLLM has told of no token
+        return
+    (which, media), worst = max(means.items(), key=lambda each: each[1] if each[1] == each[1] else math.inf)
+    if not worst <= _bound(trainer):  # not a number, too
+        agree = [" rows with ".join(kind) for kind, mean in means.items() if mean <= _bound(trainer)]
         raise RuntimeError(
-            f"vLLM's log-probabilities and those of the trained model differ by {worst:.2g} nats a token in the mean, more than "
-            f"vllm_max_logp_difference ({bound:g}): the two do not see the same prompts or weights, or round too differently. Set "
+            f"vLLM's log-probabilities and those of the trained model differ by {worst:.2g} nats a token in the mean in {which} rows "
+            f"with {media}, more than vllm_max_logp_difference ({_bound(trainer):g}): the two do not see the same prompts or weights, "
+            f"or round too differently. Within it: {', '.join(agree) or 'no rows, so the weights or the precision differ'}. Set "
             "use_vllm=False, or raise vllm_max_logp_difference if you know why."
         )
+
+
+Apart = dict[
+    tuple[str, str], tuple[float, int, float]
+]  # of rows of a kind: sum, number and largest of the differences
+
+
+def _joined(found: list[Apart], key: Callable[[tuple[str, str]], Any]) -> dict[Any, tuple[float, int, float]]:
+    """What all ranks found, joined where the kinds have the same key."""
+    joined: dict[Any, tuple[float, int, float]] = {}
+    for kind, (total, count, largest) in ((kind, each) for of_rank in found for kind, each in of_rank.items()):
+        before = joined.get(key(kind), (0.0, 0, 0.0))
+        joined[key(kind)] = before[0] + total, before[1] + count, max(before[2], largest)
+    return joined
+
+
+def _log_apart(trainer: Any, found: list[Apart]) -> None:
+    for kind, (total, count, largest) in _joined(found, lambda kind: kind[0]).items():
+        if count:
+            trainer._metrics["train"][f"vllm/{kind}_logp_difference"].append(total / count)
+            trainer._metrics["train"][f"vllm/{kind}_logp_difference_max"].append(largest)
 
 
 def _bound(trainer: Any) -> float:
