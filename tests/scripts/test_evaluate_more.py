@@ -1,6 +1,7 @@
 """`videor1 eval` beyond scores: time dependence and what is selected by it, subtitles, and a judge behind a real server."""
 
 import json
+import re
 
 import benchmark_files
 import further_benchmark_files
@@ -11,6 +12,8 @@ from stand_in_server import completion
 
 from videor1_trl.generation.journal import read_lines
 from videor1_trl.scripts import evaluate, train_tgrpo
+from videor1_trl.watching.groups import read_groups
+from videor1_trl.watching.page import Page
 
 
 @pytest.fixture
@@ -186,6 +189,31 @@ def test_a_judge_marks_open_questions_and_may_come_later(run, tmp_path, serve):
     assert summary["questions"] == 3 and summary["judge"]["served_by"] == ["marker-1"]
     opened = next(line for line in lines(tmp_path / "out") if line["metric"] == "judged")
     assert (opened["gold"], opened["ordered"]["score"]) == ("salt", 1.0)
+
+
+def test_frames_of_some_questions_stand_in_the_page_of_an_evaluation(run, records, tmp_path, serve):
+    """Two of four questions, of each the four frames that were seen."""
+    server = serve(lambda body, attempt: completion("<answer>A</answer>"))
+    flags = ["--dataset", records, "--backend", "server", "--base_url", server.url, "--model_name_or_path", "m"]
+    assert "--view_frames (-1) must be at least 0" in refused(run, *flags, "--view_frames", -1)
+    run(*flags, "--control", "reversed", "shuffled")
+    assert not (tmp_path / "out" / "frames.jsonl").exists()
+    printed = run(*flags, "--control", "reversed", "shuffled", "--view_frames", 2)
+    assert "Kept small pictures of the frames of 2 questions: videor1 view" in printed
+    assert len(server.bodies) == 12  # nothing is asked twice
+    groups = {group.name: group for group in read_groups(tmp_path / "out")}
+    shown = groups["2/2"]
+    assert len(shown.frames) == len(shown.seconds) == 4 and shown.controls["reversed"] == shown.frames[::-1]
+    assert not groups["1/1"].frames and not groups["1/1"].controls
+    path = tmp_path / "view.html"
+    Page("out", list(groups.values())).write(path)
+    text = path.read_text()
+    data = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])["groups"]
+    [found] = [group for group in data if group["name"] == "2/2"]
+    strips = {each["name"]: each for each in found["controls"]}
+    assert strips["reversed"]["order"] == [3, 2, 1, 0] and sorted(strips["shuffled"]["order"]) == [0, 1, 2, 3]
+    pictures = json.loads(re.search(r'id="frames"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
+    assert len(pictures) == 8 and strips["reversed"]["frames"] == found["frames"][::-1]
 
 
 def test_captions_are_judged_and_named_in_the_summary(run, tmp_path, serve):

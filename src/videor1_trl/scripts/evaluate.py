@@ -58,6 +58,7 @@ def main() -> None:
     from videor1_trl.evaluation import run as evaluation
     from videor1_trl.evaluation import time_dependence
     from videor1_trl.evaluation.judging import about_judge
+    from videor1_trl.evaluation.pictures import keep_pictures
 
     with expected_errors():
         loaded = load_questions(args, judge_args.judge_model is not None)
@@ -95,6 +96,9 @@ def main() -> None:
     evaluation_report.print_summary(summary)
     if summary["controls"]:
         evaluation_report.draw_controls(Path(args.output_dir) / "controls.png", summary)
+    if args.view_frames:
+        kept = keep_pictures(args.output_dir, all_questions, answers, backend, args.view_frames)
+        print(f"Kept small pictures of the frames of {kept:,} questions: videor1 view {args.output_dir} shows them.")
     print(f"Saved to {args.output_dir}.")
 
 

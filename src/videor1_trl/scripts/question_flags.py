@@ -97,6 +97,13 @@ class QuestionArguments(WordingArguments):
     limit: int | None = field(
         default=None, metadata={"help": "Ask so many of the questions, drawn from all. None: all."}
     )
+    view_frames: int = field(
+        default=0,
+        metadata={
+            "help": "Keep small pictures of the frames of so many questions, evenly spread, in order and under each control, for "
+            "videor1 view (>= 0). 0: no pixel is kept."
+        },
+    )
     retry_errors: bool = field(default=False, metadata={"help": "Ask those again whose video could not be read."})
     dry_run: bool = field(
         default=False,
@@ -219,6 +226,8 @@ def check_questions(args: QuestionArguments) -> None:
             )
     if args.output_dir is None:
         stop("--output_dir is not set.")
+    if args.view_frames < 0:
+        stop(f"--view_frames ({args.view_frames}) must be at least 0.")
     if args.subtitles != "off" and args.benchmark is None:
         stop("--subtitles does not go with --dataset: records have none.")
     expand_folders(args, "output_dir", "source", "media_root", "dataset", "data_root", "prompt_template", "select")

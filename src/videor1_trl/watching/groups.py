@@ -25,6 +25,7 @@ class Group:
         folder (`Path`): that the paths of frames start at.
         rollouts (`list[Named]`): fields as of a record: `kind`, `place`, `contrast`, `completion`, `accuracy` ...
         frames, contrast_frames (`list[str]`): pictures in the order in which they were seen.
+        controls (`dict[str, list[str]]`): of an evaluation the pictures under each control.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Group:
     rollouts: list[Named] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
     contrast_frames: list[str] = field(default_factory=list)
+    controls: dict[str, list[str]] = field(default_factory=dict)
     seconds: list[float | None] = field(default_factory=list)
 
 
@@ -90,7 +92,9 @@ def _of_training(folder: Path) -> list[Group]:
 
 
 def _of_evaluation(folder: Path) -> Iterator[Group]:
-    """Of `results.jsonl`: the question's answers on ordered frames and under each control."""
+    """Of `results.jsonl`: the question's answers on ordered frames and under each control, with the pictures that were kept."""
+    kept = folder / "frames.jsonl"  # of `videor1 eval --view_frames`
+    pictures = {line["key"]: line for line in read_lines(kept)} if kept.is_file() else {}
     for line in read_lines(folder / "results.jsonl"):
         if "key" not in line or "ordered" not in line:
             raise ValueError(f"{folder / 'results.jsonl'} holds no results of videor1 eval. Move it away.")
@@ -103,6 +107,9 @@ def _of_evaluation(folder: Path) -> Iterator[Group]:
             each = line[name]
             rollout = _answer(each, contrast="" if name == "ordered" else name)
             group.rollouts.append(rollout | {"accuracy": each["score"], "answer": each.get("answer") or ""})
+        shown = pictures.get(line["key"], {})
+        group.frames, group.seconds = shown.get("ordered", []), shown.get("seconds", [])
+        group.controls = {name: shown[name] for name in controls if name != "ordered" and name in shown}
         group.accuracy = line["ordered"]["score"]
         others = [line[name]["score"] for name in controls if name != "ordered"]
         group.contrast_accuracy = sum(others) / len(others) if others else None

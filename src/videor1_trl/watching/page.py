@@ -118,6 +118,14 @@ def _group(group: Group, frames: _Frames) -> Named:
         "frames": ordered,
         "contrastFrames": contrast,
         "contrastOrder": [names.get(name) for name in group.contrast_frames],  # which ordered frame each one is
+        "controls": [
+            {
+                "name": control,
+                "frames": [frames.place(group.folder / name) for name in pictures],
+                "order": [names.get(name) for name in pictures],
+            }
+            for control, pictures in group.controls.items()
+        ],
         "seconds": group.seconds,
         "rollouts": [_rollout(each) for each in group.rollouts],
     }

@@ -110,7 +110,10 @@
     const both = contrast.length > 0;
     sides.append(side("ordered frames", "ordered", group.frames, group.frames.map((_, index) => index), group.seconds));
     const names = [...new Set(contrast.map((each) => each.contrast))].map(label);
-    if (both) {
+    const strips = group.controls.map((each) => side(label(each.name), "contrast", each.frames, each.order, group.seconds));
+    if (both && strips.length) {
+      sides.append(make("div", {}, strips));
+    } else if (both) {
       sides.append(side("contrast: " + names.join(", "), "contrast", group.contrastFrames, group.contrastOrder, group.seconds));
     } else {
       sides.style.gridTemplateColumns = "minmax(0, 1fr)";
