@@ -17,6 +17,9 @@ fast = .venv-$(1)/bin/python -m pip list --disable-pip-version-check \
 		| grep -E "^(accelerate|av|datasets|peft|torch|torchvision|transformers|trl) "; \
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-$(1)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not engines"
 
+# $(call contract,ENVIRONMENT) holds all families to the contract there
+contract = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-$(1)/bin/python -m pytest -n 2 --dist worksteal tests/contract -m slow
+
 .PHONY: install demo chromium test test-engines test-vllm vllm-tests test-newest test-oldest check lint docs bench fuzz clean
 
 install: $(INSTALLED)
@@ -73,15 +76,17 @@ $(VLLM_INSTALLED): pyproject.toml constraints.txt
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	touch $@
 
-test-newest:  ## the fast tests on what pip resolves today, as for a user who installs the package
+test-newest:  ## the fast tests and the contract on what pip resolves today, as for a user who installs the package
 	$(call pip,newest) --upgrade --upgrade-strategy eager -e '.[dev]'
 	$(call pip,newest) --no-deps -c constraints.txt lmms-eval
 	$(call fast,newest)
+	$(call contract,newest)
 
-test-oldest:  ## the fast tests on the oldest versions that pyproject.toml admits
+test-oldest:  ## the fast tests and the contract on the oldest versions that pyproject.toml admits
 	$(call pip,oldest) -c constraints-oldest.txt -e '.[dev]'
 	$(call pip,oldest) --no-deps -c constraints.txt lmms-eval
 	$(call fast,oldest)
+	$(call contract,oldest)
 
 check: install lint  ## lint, types and the fast tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not engines"

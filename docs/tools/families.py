@@ -37,7 +37,7 @@ NAMES = {
     "llava_next_video": "LLaVA-NeXT-Video",
 }
 COLUMNS = {  # of the table, and the checks that they stand for
-    "prompts": ("contrast_ids", "placeholders", "pixel_budget"),
+    "prompts": ("supported", "contrast_ids", "placeholders", "pixel_budget"),
     "rows in batches": ("rows_alone", "video_counts"),
     "two media in a prompt": ("two_videos", "two_images", "video_and_image"),
     "rollouts": ("rollouts",),
@@ -100,12 +100,18 @@ def table(results: Results) -> str:
         alike = len({json.dumps(each, sort_keys=True) for each in found.values()}) == 1
         for version, each in list(found.items())[: 1 if alike else None]:
             name = NAMES.get(family, family) + ("" if alike else f" ({version})")
-            lines.append(f"| {name} | {' | '.join(_cell(each, checks) for checks in COLUMNS.values())} |")
+            lines.append(f"| {name} | {' | '.join(_cells(each))} |")
             same: dict[str, list[str]] = {}  # checks that do not pass for the same reason
-            for check, (_, reason) in each.items():
+            for check, (_, reason) in [*each.items()][: 1 if "supported" in each else None]:
                 same.setdefault(_short(reason), []).append(f"`{check}`")
             reasons += [f"- {name}, {', '.join(checks)}: {reason}" for reason, checks in same.items()]
     return "\n".join([*lines, "", *reasons, ""])
+
+
+def _cells(found: Found) -> list[str]:
+    if "supported" in found:
+        return ["refused", *["–"] * (len(COLUMNS) - 1)]
+    return [_cell(found, checks) for checks in COLUMNS.values()]
 
 
 def _cell(found: Found, checks: tuple[str, ...]) -> str:

@@ -21,7 +21,12 @@ from .unchanged import unchanged
 if TYPE_CHECKING:
     from peft import PeftModel
 
+SUPPORTED = "supported"
 CHECKS: dict[str, tuple[str, Callable[[Bench], str]]] = {
+    SUPPORTED: (
+        "the trainers take it",
+        lambda bench: f"{bench.base.config.model_type} is not among the models that are refused",
+    ),
     "contrast_ids": ("the same tokens whatever the order of the frames", prompts.contrast_ids),
     "placeholders": ("visual placeholders are never sampled", prompts.placeholders),
     "pixel_budget": ("the pixel budget is kept or refused", prompts.pixel_budget),
@@ -87,7 +92,7 @@ def check_model(
         model.eval()
         bench: Bench | Exception = _ready(model, processor)
         for name, (what, function) in CHECKS.items():
-            if checks is None or name in checks:
+            if checks is None or name in checks or (name == SUPPORTED and isinstance(bench, Exception)):
                 result.checks.append(_checked(name, what, function, bench))
     return result
 
@@ -118,7 +123,7 @@ def _checked(name: str, what: str, function: Callable[[Bench], str], bench: Benc
     outcome: Outcome = "pass"
     try:
         if isinstance(bench, Exception):
-            raise bench
+            raise bench if name == SUPPORTED else NotApplicable("the trainers do not take the model.")
         reason = function(bench)
     except NotApplicable as error:
         outcome, reason = "not applicable", str(error)

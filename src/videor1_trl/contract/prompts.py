@@ -101,7 +101,7 @@ def pixel_budget(bench: Bench) -> str:
         try:
             kept = _pixels(bench, name, settings_of(wanted))
         except (NotImplementedError, ValueError) as error:
-            found.append(f"{kind}: refused ({str(error)[:160]})")
+            found.append(f"{kind}: refused, {str(error).partition('. ')[0]}")
             continue
         of = "of a frame" if kind == "video" else "of an image"
         if kept > wanted:
