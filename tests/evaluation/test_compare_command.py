@@ -29,6 +29,15 @@ def test_a_table_what_differs_and_files_for_papers(run_script, runs, tmp_path):
     assert "| a | b | b - a |" in run_script(compare, ["--runs", *runs, "--labels", "a", "b"], {})
 
 
+def test_questions_that_are_not_in_all_runs_are_counted_and_said(run_script, runs, tmp_path):
+    written(tmp_path / "short", [question(f"q{n}", f"v{n}", task=f"t{n % 2}") for n in range(4)], "AAAA")
+    printed = run_script(compare, ["--runs", *runs, str(tmp_path / "short")], {})
+    assert "| score | 4 |" in printed
+    assert "left out: 2 questions of base, which are not in all runs" in printed
+    assert "left out: 2 questions of better" in printed and "questions of short" not in printed
+    assert "left out" not in run_script(compare, ["--runs", *runs], {})
+
+
 def test_what_does_not_fit_is_refused_in_one_line(run_script, runs, tmp_path):
     def run(*arguments):
         return run_script(compare, arguments, {})

@@ -176,7 +176,8 @@ def test_a_judge_marks_open_questions_and_may_come_later(run, tmp_path, serve):
     tiny.write_mp4(source / "videos" / "Chemistry" / "1.mp4", tiny.colour_frames(1, count=8))
     model = serve(lambda body, attempt: completion("<answer>sodium chloride</answer>"))
     asked = ["--backend", "server", "--base_url", model.url, "--model_name_or_path", "m"]
-    assert "Left out: open-ended questions" in run(*flags, *asked)
+    printed = " ".join(run(*flags, *asked).split())
+    assert "Left out: open-ended questions" in printed and "Not asked: 1 (open-ended, which needs" in printed
     assert len(model.bodies) == 2
     judge = serve(lambda body, attempt: {**completion("<verdict>right</verdict>"), "model": "marker-1"})
     assert "a judge needs --judge_model and --judge_base_url" in refused(

@@ -26,6 +26,7 @@ class Summary(summary.Summary):
     note: NotRequired[str]
     questions_of_benchmark: int
     dropped_records: NotRequired[int]
+    not_asked: NotRequired[dict[str, int]]
     time_dependence: NotRequired[dict[str, Any] | None]
     judge: NotRequired[dict[str, Any] | None]
     subtitles: NotRequired[dict[str, Any]]
@@ -87,6 +88,8 @@ def _scores(summary: Summary) -> Table:
         notes.append(f"Note: {summary['note']}.")
     if summary.get("dropped_records"):
         notes.append(f"Dropped as malformed: {summary['dropped_records']:,} rows.")
+    if not_asked := summary.get("not_asked"):
+        notes.append(f"Not asked: {', '.join(f'{count:,} ({reason})' for reason, count in not_asked.items())}.")
     table.caption = " ".join(notes) or None
     return table
 
