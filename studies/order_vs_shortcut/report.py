@@ -122,10 +122,13 @@ def picture(results: list[Result], target: Path) -> None:
     from matplotlib import pyplot as plt
 
     groups = grouped(results)
-    figure_, axes = plt.subplots(1, len(groups), figsize=(1.5 + 4.5 * len(groups), 4.2), sharey=True, squeeze=False)
+    wide = min(len(groups), 3)
+    size = (1.5 + 4.5 * wide, 0.3 + 3.9 * -(-len(groups) // wide))
+    figure_, grid = plt.subplots(-(-len(groups) // wide), wide, figsize=size, sharey=True, squeeze=False)
+    axes = list(grid.flat)
     names = list(dict.fromkeys(each["objective"] for each in results))
     styles = {name: {"color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"} for i, name in enumerate(names)}
-    for axis, ((q, cold, _, rate), by_objective) in zip(axes[0], groups.items(), strict=True):
+    for axis, ((q, cold, _, rate), by_objective) in zip(axes, groups.items(), strict=False):
         for name, runs in by_objective.items():
             steps = [step for step, _ in runs[0]["curve"]]
             found = [interval([run["curve"][place][1] for run in runs]) for place in range(len(steps))]
@@ -137,11 +140,12 @@ def picture(results: list[Result], target: Path) -> None:
         by_rate = "" if rate == RATE else f", rate {rate:g}"
         axis.set(title=f"q {q:g}, cold start of {cold} steps{by_rate}", xlabel="step", ylim=(0, 1.02))
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("right where the mark lies")
-    handles = {
-        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    for axis in axes[len(groups) :]:
+        axis.set_axis_off()
+    for axis in grid[:, 0]:
+        axis.set_ylabel("right where the mark lies")
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure_.legend(handles.values(), handles.keys(), loc="center right", fontsize=8)
-    figure_.tight_layout(rect=(0, 0, 1 - 2.0 / (1.5 + 4.5 * len(groups)), 1))
+    figure_.tight_layout(rect=(0, 0, 1 - 2.0 / size[0], 1))
     figure_.savefig(target, dpi=90)
     plt.close(figure_)

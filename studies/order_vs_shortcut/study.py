@@ -26,6 +26,7 @@ from study_runs import CLAIMS, OBJECTIVES, Run, Study
 HERE = Path(__file__).parent
 FIRST = ("grpo", "crpo_labels", "crpo_wrong_labels", "crpo_all", "tgrpo", "crpo_explores", "crpo_gap_explores")
 ALL = (*OBJECTIVES, *CLAIMS)
+STARTS = {110: (27, 1e-3), 70: (60, 5e-4)}  # steps of the cold start: steps of the training, and its learning rate
 CLAIM_SEEDS = 5  # the first of --seeds
 SMALL: dict[str, Any] = {"sizes": {"cold": 16, "train": 8, "lies": 12, "truth": 4}, "rows": 16, "check_every": 1}
 
@@ -60,12 +61,13 @@ def main(argv: list[str] | None = None) -> None:
         "--q", nargs="+", type=float, default=[1.0, 0.95, 0.8], help="shares of marks that tell the truth"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(8)))
-    parser.add_argument("--cold_steps", nargs="+", type=int, default=[110, 70], help="two abilities at the start")
+    parser.add_argument("--cold_steps", nargs="+", type=int, default=list(STARTS), help="two abilities at the start")
+    parser.add_argument("--steps", nargs="+", type=int, help="of the training, for each of --cold_steps")
     parser.add_argument(
-        "--steps", nargs="+", type=int, default=[27, 45], help="of the training, for each of --cold_steps"
-    )
-    parser.add_argument(
-        "--learning_rate", nargs="+", type=float, help="of the training, for each of --cold_steps; 1e-3 unless given"
+        "--learning_rate",
+        nargs="+",
+        type=float,
+        help="of the training, for each of --cold_steps; 5e-4 for 70, else 1e-3",
     )
     parser.add_argument("--results", type=Path, default=HERE / "results.jsonl")
     parser.add_argument(
@@ -75,7 +77,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--small", action="store_true", help="few videos and rollouts: seconds, to see that it works")
     parser.add_argument("--table", action="store_true", help="table and picture of the runs so far, and no more runs")
     args = parser.parse_args(argv)
-    args.learning_rate = args.learning_rate or [Run._field_defaults["learning_rate"]] * len(args.cold_steps)
+    usual = [STARTS.get(cold, (0, 1e-3)) for cold in args.cold_steps]
+    if args.steps is None and any(steps == 0 for steps, _ in usual):
+        parser.error(f"--steps must be given for --cold_steps other than {', '.join(map(str, STARTS))}.")
+    args.steps = args.steps or [steps for steps, _ in usual]
+    args.learning_rate = args.learning_rate or [rate for _, rate in usual]
     for name in ("steps", "learning_rate"):
         if len(getattr(args, name)) != len(args.cold_steps):
             given = f"--{name} has {len(getattr(args, name))} numbers and --cold_steps {len(args.cold_steps)}"

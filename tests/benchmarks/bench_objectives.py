@@ -2,7 +2,8 @@
 Times a step of each objective, and its peak memory, against GRPO without contrast; prints a table, writes JSON.
 
 Workload: that of bench_step.py, prompts shared: 8 rollouts of 64 tokens on 16 frames, 4 contrast rollouts where the objective makes
-them. Medians of alternating repetitions after a warm-up; peak memory in a process of its own. The machine's load stands with them.
+them. CPU seconds on one thread, which other processes disturb less than the clock on the wall: medians of alternating repetitions after
+a warm-up. Peak memory in a process of its own. The machine's load stands with them.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +77,14 @@ def main():
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--memory_of", nargs=3, metavar=("MODEL", "VIDEO", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     if arguments.memory_of:
         path, video, name = arguments.memory_of
         with tempfile.TemporaryDirectory() as folder:
             print(peak_memory(make_trainer(tiny.Tiny(path, None, None), video, folder, name)))
         return
-    load = [os.getloadavg()[0]]
+    load, out = [os.getloadavg()[0]], Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         model = build_model(folder / "model")
@@ -89,11 +92,10 @@ def main():
         video = tiny.write_mp4(folder / "video.mp4", noise, fps=4)
         trainers = {name: make_trainer(model, video, folder / "run", name) for name in OBJECTIVES}
         with tqdm(total=len(OBJECTIVES) * (arguments.repetitions + 1), desc="steps") as bar:
-            seconds = compare(trainers, arguments.repetitions, bar)
+            seconds = compare(trainers, arguments.repetitions, bar, time.process_time)
+        out.write_text(json.dumps({"seconds": seconds, "load": load}, indent=1) + "\n")
         memory = {name: memory_apart(model, video, name) for name in tqdm(OBJECTIVES, desc="memory")}
     load.append(os.getloadavg()[0])
-    out = Path(arguments.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"seconds": seconds, "memory": memory, "load": load}, indent=1) + "\n")
     print(f"| objective | {' | '.join(PHASES)} | step against GRPO | peak memory | against GRPO |")
     print("|---" * (len(PHASES) + 4) + "|")

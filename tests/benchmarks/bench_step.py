@@ -136,12 +136,12 @@ def one_step(tgrpo, clock=time.perf_counter):
     return seconds
 
 
-def compare(trainers, repetitions, bar):
-    """Median seconds of each phase for each trainer, repetitions alternating, after a warm-up."""
+def compare(trainers, repetitions, bar, clock=time.perf_counter):
+    """Median seconds of each phase for each trainer, by any clock, repetitions alternating, after a warm-up."""
     taken = {name: {phase: [] for phase in PHASES} for name in trainers}
     for repetition in range(repetitions + 1):
         for name, tgrpo in trainers.items():
-            seconds = one_step(tgrpo)
+            seconds = one_step(tgrpo, clock)
             bar.update()
             if repetition:
                 for phase in PHASES:

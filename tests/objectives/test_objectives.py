@@ -95,7 +95,7 @@ def test_the_self_router_follows_what_the_order_is_worth_and_explores_by_the_gro
     router = Router("self", explore=0.2, margin=0.25)
     assert [router(p, 0.25, {"group_draw": 0.5}) for p in (0.0, 0.5, 0.75)] == [False, False, True]  # ties are static
     assert [router(0.25, 0.25, {"group_draw": draw}) for draw in (0.1, 0.2, 0.9)] == [True, False, False]
-    assert not router(float("nan"), 0.0, {})
+    assert router(float("nan"), 0.0, {"group_draw": 0.0}) is None  # nothing is known, so nothing is taken for static
 
 
 def test_the_gap_router_takes_a_group_as_often_as_its_gap_is_large_and_leaves_the_others_out():

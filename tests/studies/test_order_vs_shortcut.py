@@ -93,6 +93,9 @@ def test_steps_without_a_cold_start_of_their_own_are_refused(study, capsys):
     with pytest.raises(SystemExit):
         study["main"](["--steps", "27"])
     assert "--steps has 1 numbers and --cold_steps 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        study["main"](["--cold_steps", "90"])
+    assert "--steps must be given for --cold_steps other than 110, 70" in capsys.readouterr().err
 
 
 def test_the_manual_has_the_tables_of_the_results_that_are_kept(study):

@@ -111,10 +111,12 @@ class Router:
         return (self.column,) if self.kind == "labels" and self.column is not None else ()
 
     def __call__(self, p: float, contrast_p: float, group: Columns) -> bool | None:
-        """Whether it is dynamic, by p and p~ and the group's columns; `None` where a row has no label, or the gap draws it not."""
+        """Whether it is dynamic, by p and p~ and the group's columns; `None` where a row has no label, p is not known, or the gap draws it not."""
         if self.kind == "none":
             return True
         if self.kind == "self":
+            if math.isnan(p - contrast_p):
+                return None
             return p > contrast_p + self.margin + 1e-9 or group.get("group_draw", 1.0) < self.explore
         if self.kind == "gap":
             gap = 0.0 if math.isnan(p - contrast_p) else p - contrast_p
