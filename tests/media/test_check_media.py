@@ -69,10 +69,10 @@ def test_media_check_drops_rows_only_when_asked_and_logs_it(media, caplog):
 def test_each_distinct_file_is_opened_once(media, monkeypatch):
     opened, lock = Counter(), threading.Lock()
 
-    def first_frame(file):
+    def first_frame(file, limits):
         with lock:
             opened[file["path"]] += 1
-        return _first_frame(file)
+        return _first_frame(file, limits)
 
     monkeypatch.setattr("videor1_trl.media.check._first_frame", first_frame)
     paths = [str(media / "a.mp4"), str(media / "b.mp4")] * 150  # over several batches of rows
@@ -91,7 +91,7 @@ def test_media_check_reads_lists_clips_and_frames(media):
     nested = datasets.Dataset.from_dict({"videos": [[[image, str(media / "gone.png")]]]})
     assert check_media(nested)[1].missing == [str(media / "gone.png")]
     with pytest.MonkeyPatch.context() as patch:  # frames are images, which no video decoder is asked for
-        patch.setattr("videor1_trl.media.check._first_frame", None)
+        patch.setattr("videor1_trl.media.check._first_frame", lambda file, limits: pytest.fail("asked"))
         assert check_media(nested)[1].missing and check_media(frames)[1].rows == [1]
     images = datasets.Dataset.from_dict({"images": [[image, str(media / "cut.png")], None]})
     assert check_media(images)[1].rows == [0]
@@ -109,9 +109,11 @@ def test_clip_that_starts_after_the_end_is_found_by_sampled_frames(media):
 def test_folder_url_and_pathless_media_are_unreadable(media):
     paths = [str(media), "https://x.org/a.mp4"]
     report = check_media(datasets.Dataset.from_dict({"video": paths}))[1]
-    assert report.unreadable == {paths[0]: "is not a file", paths[1]: "is a URL: download it first"}
+    assert report.unreadable.pop(paths[0]) == "a directory"
+    assert "a URL, and only local files and stores that were named" in report.unreadable.pop(paths[1])
     dataset = datasets.Dataset.from_dict({"video": [{"path": None, "start": 1.0}]})
-    assert check_media(dataset)[1].unreadable == {"row 0, video": "has neither path nor bytes"}
+    [fault] = check_media(dataset)[1].unreadable.items()
+    assert fault[0] == "row 0, video" and "has neither path nor bytes" in fault[1]
 
 
 def test_audio_only_file_has_no_video_stream(tmp_path):

@@ -1,5 +1,7 @@
 """Reading of video files: the frames of a full decode, however they are reached, and an error for broken files."""
 
+import gc
+import multiprocessing
 import os
 import shutil
 import struct
@@ -112,16 +114,27 @@ def test_it_decodes_straight_through_where_packets_do_not_number_the_frames(vide
     assert 1 <= decodes.straight <= 2
 
 
+def test_a_forked_process_frees_what_its_parent_read(videos):
+    """As workers of a data loader do at some time: the decoder's threads stayed with the parent."""
+    load_video(videos("h264.mp4"))
+    child = multiprocessing.get_context("fork").Process(target=gc.collect)
+    child.start()
+    child.join(30)
+    stands, code = child.is_alive(), child.exitcode
+    child.kill()
+    assert not stands and code == 0
+
+
 def test_packets_that_number_the_frames_wrongly_are_noticed(videos, monkeypatch, decodes):
     every = full_decode(videos("h264.mp4"))
-    real = decode._read_index
+    real = decode.read_index
 
     def misleading(*args):
         index = real(*args)
         index.positions.pop(index.times.pop(30))  # as if the packets had numbered the frames wrongly
         return index
 
-    monkeypatch.setattr(decode, "_read_index", misleading)
+    monkeypatch.setattr(decode, "read_index", misleading)
     frames, metadata = load_video(videos("h264.mp4"), num_frames=5)
     assert decodes.straight == 2
     assert torch.equal(frames, every[metadata.frames_indices])
@@ -144,9 +157,9 @@ def decode_frame(path, number, **faults):
     """Frame `number` of a file whose index is right and whose packets then come with `faults` (numbers of frames)."""
     with decode.open_container(str(path)) as container:
         stream = decode.video_stream(container, str(path))
-        index = decode._read_index(container, stream, str(path))
+        index = decode.read_index(container, stream, str(path))
         demuxer = Demuxer(container, **{fault: index.times[at] for fault, at in faults.items()})
-        taken = decode._decode_seeking(demuxer, stream, index, [index.times[number]])
+        taken = decode.decode_seeking(demuxer, stream, index, [index.times[number]])
     [frame] = taken.tensor(str(path))
     return frame
 

@@ -26,13 +26,13 @@ SAMPLING = {"fps": 2.0, "min_frames": 4, "max_frames": 16, "num_frames": None}
 @pytest.fixture
 def reads(monkeypatch):
     """The names of the videos that are read from here on, one entry for each time."""
-    found, real = [], video_module.read_frames
+    found, real = [], video_module.read_source
 
     def counted(data, name, *args, **kwargs):
         found.append(name)
         return real(data, name, *args, **kwargs)
 
-    monkeypatch.setattr(video_module, "read_frames", counted)
+    monkeypatch.setattr(video_module, "read_source", counted)
     return found
 
 
@@ -60,6 +60,7 @@ def test_another_clip_sampling_or_content_is_another_video(videos, tmp_path, rea
         ({"path": str(path), "start": 0.5, "end": 1.0}, {}),
         ({"path": str(path), "start": 0.5, "end": 1.0, "reverse": True}, {}),
         ({"path": str(path), "start": 0.5, "end": 1.5}, {}),
+        ({"path": str(path), "start": 0.5, "end": 1.5, "reverse": True}, {}),
         (str(path), {"num_frames": 3}),
         (str(path), {"fps": 1.0}),
         ({"bytes": videos("hevc.mp4").read_bytes()}, {}),

@@ -90,9 +90,16 @@ class TestVideoStore:
     def test_nothing_is_kept_of_what_has_no_file(self):
         read, frames = [], torch.zeros(2)
         store = VideoStore(reader(read), max_bytes=1000)
-        for source in (frames, frames, {"bytes": b"x", "path": "a.mp4"}, "https://x/y.mp4", "https://x/y.mp4"):
+        for source in (frames, frames, {"bytes": b"x", "path": "a.mp4"}, b"x", b"x"):
             store.get(source)
         assert len(read) == 5
+
+    def test_a_file_of_a_store_is_kept_by_its_address(self):
+        read = []
+        store = VideoStore(reader(read), max_bytes=1000)
+        for source in ("s3://x/a.mp4", "s3://x/a.mp4", {"path": "s3://x/a.mp4", "start": 1.0}, "s3://x/v.zip::a.mp4"):
+            store.get(source)
+        assert len(read) == 3
 
     @settings(deadline=None)
     @given(asked=st.lists(st.integers(0, 5), max_size=20), room=st.integers(0, 4))

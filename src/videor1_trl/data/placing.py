@@ -1,6 +1,7 @@
 """Puts a row's videos and images where its prompt has their placeholders, and names the row where that cannot be."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,9 +9,10 @@ from transformers.video_utils import VideoMetadata
 from trl.data_utils import is_conversational
 
 from ..media.decode import MediaError
-from ..media.frame_cache import FrameCache, file_version
+from ..media.frame_cache import FrameCache
 from ..media.loader import Video, VideoLoader
 from ..media.shrink import Shrink
+from ..media.sources import version_of
 from ..media.video import Sampling, load_video
 from ..models.families import Processor, takes_videos
 from ..text.messages import Message, parts_of
@@ -115,7 +117,8 @@ def read_video(
 
     if cache is None or loader is not load_video:
         return read()
-    return cache.get(source, settings, shrink, file_version, read)
+    limits: Any = dict(settings).get("limits")
+    return cache.get(source, settings, shrink, partial(version_of, limits=limits), read)
 
 
 def checked_video(loaded: object, source: object) -> Video:

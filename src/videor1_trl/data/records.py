@@ -16,6 +16,7 @@ from ..media.columns import MEDIA_COLUMNS
 from ..text.answers import judge
 from ..text.choices import labelled, read_choice
 from ..text.prompts import PROBLEM_TYPES, PromptTemplate, as_template, extract_answer, make_prompt
+from .roots import checked_root, resolve_path
 
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,9 @@ def load_video_r1(
     Args:
         source: a file with one JSON array, a JSON Lines file, several of them, a local folder (with `data_files`), or
             the id of a dataset on the Hub (with `data_files`; read by `datasets.load_dataset`).
-        root: folder that each record's `path` is relative to. Defaults to the folder of the record's own file; a Hub
-            dataset, whose media come in archives to unpack, has no default. See [`resolve_path`].
+        root: what each record's `path` is relative to: a folder, a zip or tar archive, or the address of either in a store
+            (`s3://bucket/videos`). Defaults to the folder of the record's own file; a Hub dataset, whose media come in archives,
+            has no default. See [`resolve_path`].
         split: split of a Hub dataset, slices such as `"train[:1000]"` included; defaults to `"train"`. Local files
             have none.
         data_files: the files of records inside a folder or a Hub dataset, such as `"Video-R1-260k.json"`.
@@ -169,43 +171,6 @@ def within_pass_rates(
     return dataset.select(kept)
 
 
-def resolve_path(path: str, root: str | Path) -> str:
-    """
-    The absolute path of a record's `path`, which must stay under `root`.
-
-    Decided from the text alone, without touching the disk: `..` is worked out first, so `a/../b.mp4` is `ROOT/b.mp4`
-    whatever `a` is. A backslash separates folders as on Windows. An absolute path is accepted where it lies under
-    `root`. Symbolic links are followed when the file is opened, wherever they lead: records cannot make one, and
-    linking a disk of videos into `root` is common.
-
-    Args:
-        path (`str`): relative or absolute, as the record has it.
-        root (`str` or `Path`): a folder; relative to the working directory unless absolute.
-
-    Raises:
-        `ValueError`: a path that leaves `root`, has a drive letter, is a URL, holds a null character or names no file.
-
-    >>> resolve_path("./clips/x.mp4", "/data")
-    '/data/clips/x.mp4'
-    """
-    if "\0" in path:
-        raise ValueError(f"{path!r} holds a null character.")
-    text = path.replace("\\", "/")
-    if "://" in text:
-        raise ValueError(f"{path!r} is a URL: download the file and give its path.")
-    if re.match(r"[A-Za-z]:", text) or text.startswith("//"):
-        raise ValueError(f"{path!r} names a drive or a network share: give it relative to root.")
-    base = os.path.abspath(root)
-    full = os.path.normpath(os.path.join(base, text))
-    # An absolute path may also be written with the links in root's own path resolved.
-    homes = [base] if not os.path.isabs(text) else [base, os.path.realpath(base)]
-    if full in homes:
-        raise ValueError(f"{path!r} names no file under root ({base}).")
-    if not any(full.startswith(os.path.join(home, "")) for home in homes):
-        raise ValueError(f"{path!r} leaves root ({base}): move the file under root, or set root.")
-    return full
-
-
 def _sources(
     source: str | Path | Sequence[str | Path],
     root: str | Path | None,
@@ -215,9 +180,7 @@ def _sources(
     """Yields (name for messages, records, folder that paths are relative to) for each file, or for the Hub dataset."""
     items = [source] if isinstance(source, (str, Path)) else list(source)
     names = [data_files] if isinstance(data_files, str) else list(data_files or [])
-    folder = None if root is None else os.path.abspath(os.path.expanduser(root))
-    if folder is not None and not os.path.isdir(folder):
-        raise ValueError(f"root ({folder}) is not a folder: give the folder that the records' paths are relative to.")
+    folder = None if root is None else checked_root(root)
     if len(items) == 1 and _is_hub_id(items[0]):
         if not names:
             raise ValueError(

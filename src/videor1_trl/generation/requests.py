@@ -160,19 +160,23 @@ def versions(*more: str) -> dict[str, str]:
     return {"videor1_trl": __version__, **{name: importlib.metadata.version(name) for name in names}}
 
 
+_PLACES = ("media_stores", "media_cache_dir", "media_cache_gb")  # settings that move no completion
+
+
 def identity_and_notes(description: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """
     What [`Backend.describe`] says, in two: what may not change within a run, and what may and is kept on record.
 
-    A model whose weights are known may lie elsewhere the next time.
+    A model whose weights are known may lie elsewhere the next time, and so may media and what is kept of them.
     """
     notes = ["device", "batch_size", "base_url", "versions", "engine_arguments", "attention"]
     if description.get("weights") is not None:
         notes += ["model", "revision"]
-    return (
-        {key: value for key, value in description.items() if key not in notes},
-        {key: value for key, value in description.items() if key in notes},
-    )
+    identity = {key: value for key, value in description.items() if key not in notes}
+    settings = identity.get("settings")
+    if isinstance(settings, Mapping):
+        identity["settings"] = {key: value for key, value in settings.items() if key not in _PLACES}
+    return identity, {key: value for key, value in description.items() if key in notes}
 
 
 def callable_name(function: Callable[..., object]) -> str:

@@ -13,17 +13,19 @@ import datasets
 from datasets.utils import tqdm
 
 from ..text.messages import Named
+from .archives import NO_MEMBER
 from .columns import IMAGE_COLUMNS, MEDIA_COLUMNS, _cast
 from .decode import MediaError, VideoError, open_container, printable, reason, video_stream
 from .images import check_sides, load_image
-from .limits import meter, metered
+from .limits import Limits, meter, metered
+from .sources import NO_FILE, opened_source
 from .video import load_video
 
 
 logger = logging.getLogger(__name__)
 
 
-_NO_FILE = "no such file"
+_MISSING = (NO_FILE, NO_MEMBER)
 _BATCH = 64  # rows read at a time: media embedded in the dataset are in memory for that long
 
 
@@ -84,7 +86,8 @@ def check_media(
             decodes) or `"sampled_frames"`: everything training reads, by `load_video`, clip boundaries included.
         drop: return the dataset without the rows whose media are missing or unreadable; how many is logged.
         num_workers: threads (>= 1). Defaults to the CPU count + 4, at most 32.
-        **sampling: for `load_video` with `decode="sampled_frames"`, such as `fps` and `max_frames`.
+        **sampling: for `load_video` with `decode="sampled_frames"`, such as `fps` and `max_frames`; `limits`, with the stores that
+            may be asked, and `isolation` for both.
 
     Returns:
         The dataset (the very one passed, unless rows were dropped) and a [`MediaReport`]. What is wrong is also
@@ -97,13 +100,14 @@ def check_media(
         )
     if decode not in ("first_frame", "sampled_frames"):
         raise ValueError(f"decode ({decode!r}) must be 'first_frame' or 'sampled_frames'.")
-    if sampling and decode == "first_frame":
+    bounds = {name: value for name, value in sampling.items() if name in ("limits", "isolation")}
+    if sampling.keys() - bounds.keys() and decode == "first_frame":
         raise ValueError(f"{', '.join(sampling)}: sampling options need decode='sampled_frames'.")
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"num_workers ({num_workers}) must be at least 1.")
     clips = decode == "sampled_frames"
-    check_video = partial(load_video, **sampling) if clips else _first_frame
-    bounds = {name: value for name, value in sampling.items() if name in ("limits", "isolation")}
+    limits: Limits | None = bounds.get("limits")
+    check_video = partial(load_video, **sampling) if clips else partial(_first_frame, limits=limits)
     check_image = partial(load_image, **bounds)
     faults: dict[tuple, str | None] = {}  # of every medium seen; None: it can be read
     report = MediaReport()
@@ -118,8 +122,8 @@ def check_media(
             bar.update(len(rows))
     report.checked = len(faults)
     failed = {label: fault for (_, label, *_), fault in faults.items() if fault}
-    report.missing = sorted(label for label, fault in failed.items() if fault == _NO_FILE)
-    report.unreadable = {label: fault for label, fault in sorted(failed.items()) if fault != _NO_FILE}
+    report.missing = sorted(label for label, fault in failed.items() if fault in _MISSING)
+    report.unreadable = {label: fault for label, fault in sorted(failed.items()) if fault not in _MISSING}
     return _without_bad_rows(dataset, report, drop), report
 
 
@@ -174,8 +178,10 @@ def _flatten(column: str, value: object) -> Iterator[tuple[str, dict]]:
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, list):
             yield from _flatten("video", item)
-        elif isinstance(item, (str, dict)):
-            yield kind, {"path": item} if isinstance(item, str) else item
+        elif isinstance(item, (str, bytes)):
+            yield kind, {"path" if isinstance(item, str) else "bytes": item}
+        elif isinstance(item, dict):
+            yield kind, item
 
 
 def _fault(
@@ -183,38 +189,21 @@ def _fault(
 ) -> str | None:
     """Why a file cannot be read; `None` if it can."""
     try:
-        if "frames" in file:
-            load_video(file, num_frames=1) if check_video is _first_frame else check_video(file)
-        elif (found := _not_there(file)) is not None:
-            return found
-        else:
-            (check_video if key[0] == "video" else check_image)(file)
+        (check_video if key[0] == "video" else check_image)(file)
     except MediaError as error:
         return printable(error.reason)
     return None
 
 
-def _not_there(file: Named) -> str | None:
-    """Why there is no file to read."""
-    path = file.get("path")
-    if file.get("bytes") is not None:
-        return None
-    if not path:
-        return "has neither path nor bytes"
-    if not isinstance(path, str):
-        return "its path is no text"
-    if "://" in path:
-        return "is a URL: download it first"
-    if "\0" in path or not os.path.exists(path):
-        return _NO_FILE
-    return None if os.path.isfile(path) else "is not a file"
-
-
-def _first_frame(file: Named) -> None:
+def _first_frame(file: Named, limits: Limits | None) -> None:
     """Decodes the first frame of a video; `VideoError` if there is none."""
-    name, data = file.get("path") or "bytes", file.get("bytes")
+    if "frames" in file:
+        load_video(file, num_frames=1)
+        return
+    name = str(file.get("path") or "bytes")
+    source = {key: file[key] for key in ("path", "bytes") if file.get(key) is not None}
     try:
-        with metered(None), open_container(name if data is None else data) as container:
+        with metered(limits), opened_source(source, VideoError) as (data, name), open_container(data) as container:
             stream = video_stream(container, name)
             stream.codec_context.thread_count = 1  # the pool's threads are enough
             frame = next(meter().each(container.decode(stream)), None)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from .blobs import Blob
 from .limits import meter
 
 
@@ -16,6 +17,7 @@ _HOLDERS = (
     *(b"edts", b"udta", b"mvex", b"tref", b"dinf", b"wave", b"sinf", b"ilst"),
 )
 _DEEPEST = 32  # boxes in one another
+_MOST_BOXES = 64  # beside each other, of a file that is not written in fragments
 _MOST_UNPACKED = 2**26  # bytes of a head that is stored packed (`cmov`, of old QuickTime files)
 _SOUND = int.from_bytes(b"soun", "big")
 _SIZES_OF_ITS_OWN = 0x000F00  # flags of a `trun` whose frames take bytes of the box
@@ -27,7 +29,7 @@ class _Box(NamedTuple):
     end: int
 
 
-def check_announced(data: str | bytes) -> None:
+def check_announced(data: str | bytes | Blob) -> None:
     """
     Raises where the head of a file announces more than is ever walked through, or larger frames: to open it would already
     take the memory of all that. Of mp4 files and GIFs; other containers announce nothing that is not there.
@@ -52,6 +54,21 @@ def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[_Box]:
             return
         yield _Box(kind, begin, min(place + length, end))
         place += length
+
+
+def samples_of(data: Blob) -> list[tuple[int, int]] | None:
+    """
+    Where an mp4 keeps its samples, from byte to byte; `None` for what is none, or is written in fragments, so that its frames are
+    not all listed in its head.
+    """
+    with data.open() as file:
+        boxes: list[_Box] = []
+        for box in _boxes(file, 0, data.size):
+            boxes.append(box)
+            if box.kind == b"moof" or len(boxes) > _MOST_BOXES:
+                return None
+    kinds = {box.kind for box in boxes}
+    return [(box.begin, box.end) for box in boxes if box.kind == b"mdat"] if kinds >= {b"moov", b"mdat"} else None
 
 
 def _announced(file: BinaryIO, place: int, end: int, is_sound: bool = False, depth: int = 0) -> Iterator[int]:
@@ -103,7 +120,9 @@ def _are_units(file: BinaryIO, boxes: list[_Box]) -> bool:
 _EBML_HEADER, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 
 
-def opened(data: str | bytes) -> BinaryIO:
+def opened(data: str | bytes | Blob) -> BinaryIO:
+    if isinstance(data, Blob):
+        return data.open()
     return open(data, "rb") if isinstance(data, str) else io.BytesIO(data)
 
 
@@ -165,7 +184,7 @@ def elements_end(file: BinaryIO) -> str:
     return "whole" if place == size else "cut"
 
 
-def dropped_frames(data: str | bytes, index: int) -> int:
+def dropped_frames(data: str | bytes | Blob, index: int) -> int:
     """The empty chunks of an AVI's stream: frames that were dropped, the picture before them staying on the screen."""
     names = {f"{index:02d}{kind}".encode() for kind in ("dc", "db")}
     count = 0
@@ -185,11 +204,10 @@ def dropped_frames(data: str | bytes, index: int) -> int:
     return count
 
 
-def check_gif_ends(data: str | bytes) -> None:
+def check_gif_ends(data: str | bytes | Blob) -> None:
     """A GIF counts nothing, but its last byte is a semicolon; else a `ValueError` with the reason."""
-    if isinstance(data, str):
-        with open(data, "rb") as file:
-            file.seek(max(os.path.getsize(data) - 64, 0))
-            data = file.read()
-    if not data[-64:].rstrip(b"\0\r\n ").endswith(b";"):
+    with opened(data) as file:
+        file.seek(max(size_of(file) - 64, 0))
+        end = file.read()
+    if not end.rstrip(b"\0\r\n ").endswith(b";"):
         raise ValueError("truncated: a GIF ends with a trailer byte, and this one has none. Fetch it again.")

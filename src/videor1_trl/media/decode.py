@@ -1,11 +1,13 @@
 """Reads video files: the frames a full PyAV decode gives, decoding as little as is exact, or a reason why not."""
 
 import contextlib
+import gc
 import io
 import itertools
 import math
 import os
 import struct
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
+from .blobs import Blob
 from .containers import check_announced, check_gif_ends, dropped_frames, elements_end, opened, segment_of, size_of
 from .layers import layer_reader
 from .limits import PROTOCOLS, VIDEO_FORMATS, TooMuch, meter
@@ -36,6 +39,9 @@ SEEK_COST_FRAMES = 8
 MAX_THREADS = 4
 # A gap between pictures of a Matroska file, in frames, from which on its elements are looked at one by one
 HOLE_FRAMES = 8
+
+
+_left_over = threading.Event()  # a container was opened since the last look for cycles before a fork
 
 
 class MediaError(ValueError):
@@ -102,13 +108,13 @@ class Clip(NamedTuple):
 
 
 def read_frames(
-    data: str | bytes, name: str, choose: Callable[[Index], Clip], *, by_time: bool
+    data: str | bytes | Blob, name: str, choose: Callable[[Index], Clip], *, by_time: bool
 ) -> tuple[torch.Tensor, Clip]:
     """
     The chosen frames of a video file, equal to those of a full decode and turned upright.
 
     Args:
-        data (`str` or `bytes`): its path, or what it contains.
+        data (`str`, `bytes` or `Blob`): its path, what it contains, or a way to read it.
         name (`str`): what messages call it.
         choose: says by the index of the frames which to take; asked again where the index proves to be wrong. A
             `ValueError` of its own ends the reading with that reason.
@@ -123,14 +129,14 @@ def read_frames(
     try:
         with open_container(data) as container:
             stream = video_stream(container, name)
-            index = _read_index(container, stream, name, data, by_time)
+            index = read_index(container, stream, name, data, by_time)
             if container.format.name == "gif":
                 check_gif_ends(data)
             if index.seekable:
                 clip = choose(index)
                 wanted = [index.times[clip.first + i] for i in clip.indices]
                 with contextlib.suppress(Inexact):
-                    return _decode_seeking(container, stream, index, wanted).tensor(name), clip
+                    return decode_seeking(container, stream, index, wanted).tensor(name), clip
         return _read_straight(data, name, index, choose, by_time)
     except VideoError:
         raise
@@ -139,7 +145,7 @@ def read_frames(
 
 
 def _read_straight(
-    data: str | bytes, name: str, index: Index, choose: Callable[[Index], Clip], by_time: bool
+    data: str | bytes | Blob, name: str, index: Index, choose: Callable[[Index], Clip], by_time: bool
 ) -> tuple[torch.Tensor, Clip]:
     """Decodes everything; again, once, where the packets had promised other frames than there are."""
     if by_time:
@@ -198,13 +204,27 @@ class Frames:
 # --------------------------------------------------------------------------------------------------- opening the file
 
 
-def open_container(data: str | bytes) -> InputContainer:
-    """The PyAV container of a file, by its path or by what it contains; to be closed by the caller."""
+def open_container(data: str | bytes | Blob) -> InputContainer:
+    """The PyAV container of a file, by its path, by what it contains or by a way to read it; to be closed by the caller."""
     check_announced(data)
+    _left_over.set()
     options = OPEN_OPTIONS | _codec_options()
     # An absolute path cannot be taken for a protocol: FFmpeg would read "clip:1.mp4" as the protocol "clip".
-    file = Timed(data) if isinstance(data, bytes) else os.path.abspath(data)
+    file = Timed(data) if isinstance(data, bytes) else data.open() if isinstance(data, Blob) else os.path.abspath(data)
     return av.open(file, "r", metadata_errors="replace", options=options, timeout=meter().left())
+
+
+def _free_decoders() -> None:
+    """
+    Frees decoders that wait for Python to look for cycles: a forked process has none of their threads, and would stand still as
+    soon as it frees one.
+    """
+    if _left_over.is_set():
+        _left_over.clear()
+        gc.collect()
+
+
+os.register_at_fork(before=_free_decoders)
 
 
 def _codec_options() -> dict[str, str]:
@@ -310,8 +330,12 @@ class _Packet(NamedTuple):
     stands_alone: bool  # if it calls itself no reference, no other picture needs it
 
 
-def _read_index(
-    container: InputContainer, stream: VideoStream, name: str, data: str | bytes | None = None, by_time: bool = False
+def read_index(
+    container: InputContainer,
+    stream: VideoStream,
+    name: str,
+    data: str | bytes | Blob | None = None,
+    by_time: bool = False,
 ) -> Index:
     """Numbers the frames by the packets, without decoding, and sees that the file is all there."""
     # An edit list of an mp4 may leave out frames that `stream.frames` counts; its index has the ones that are read.
@@ -373,7 +397,7 @@ def _check_complete(
     stream: VideoStream,
     packets: list[_Packet],
     promised: int,
-    data: str | bytes,
+    data: str | bytes | Blob,
     name: str,
 ) -> None:
     """Raises where the container announces more than it holds; one missing frame is a common miscount of writers."""
@@ -390,7 +414,7 @@ def _check_complete(
 
 
 def _check_matroska(
-    container: InputContainer, stream: VideoStream, packets: list[_Packet], data: str | bytes, name: str
+    container: InputContainer, stream: VideoStream, packets: list[_Packet], data: str | bytes | Blob, name: str
 ) -> None:
     """Raises where a Matroska file is cut, by the lengths of its elements, or where its pictures end before it says."""
     with opened(data) as file:
@@ -426,7 +450,7 @@ def _check_matroska(
 # --------------------------------------------------------------------------------------------------------- the frames
 
 
-def _decode_seeking(container: InputContainer, stream: VideoStream, index: Index, wanted: list[int]) -> Frames:
+def decode_seeking(container: InputContainer, stream: VideoStream, index: Index, wanted: list[int]) -> Frames:
     """
     The frames shown at the times `wanted` (ascending), each decoded from the last key frame before it at the latest.
 
@@ -513,7 +537,7 @@ def _frames_from(
             yield place, frame
 
 
-def _decode_all(data: str | bytes, name: str, index: Index, wanted: set[int]) -> tuple[Index, Frames]:
+def _decode_all(data: str | bytes | Blob, name: str, index: Index, wanted: set[int]) -> tuple[Index, Frames]:
     """
     The index by the frames that do decode, and the `wanted` ones (numbers in display order) of them, in order. Where packets
     cannot be decoded and the index says what their frames are, it stays as it is.

@@ -26,7 +26,7 @@ from .shrink import Shrink
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files; other ones are not read
+FORMAT = 2  # of the files; other ones are not read
 ROOM = (
     0.9  # of the bound, to which the folder is brought once it is reached: not every file costs a look at all of them
 )
@@ -190,21 +190,3 @@ class FrameCache:
 
     def __len__(self) -> int:
         return sum(1 for _ in self._kept())
-
-
-def file_version(source: object) -> str | None:
-    """What tells one content of a local file, or of bytes, from another; `None` for what is neither."""
-    if isinstance(source, dict):
-        data = source.get("bytes")
-        if isinstance(data, (bytes, bytearray, memoryview)):
-            return hashlib.sha256(data).hexdigest()
-        if "frames" in source:
-            return None
-        source = source.get("path")
-    if not isinstance(source, (str, Path)):
-        return None
-    try:
-        found = os.stat(source)
-    except (OSError, ValueError):  # reading it says what is wrong
-        return None
-    return f"{os.path.abspath(source)} {found.st_size} {found.st_mtime_ns}"

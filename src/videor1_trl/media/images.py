@@ -1,16 +1,17 @@
 """Gives images: RGB, turned upright, on white."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from .decode import ImageError, MediaError, Timed, on_white, printable, reason
+from .blobs import Blob
+from .decode import ImageError, MediaError, Timed, on_white, reason
 from .isolation import Isolation, check_isolation, load_image_in_process
 from .limits import IMAGE_FORMATS, Limits, meter, metered
+from .sources import named_source, opened_source
 
 
 # Longer to shorter side of a picture, at most: `smart_resize` of the Qwen-VL families refuses others
@@ -23,30 +24,32 @@ def load_image(source: object, *, limits: Limits | None = None, isolation: Isola
     An image as RGB, turned upright by its EXIF orientation, white behind what is transparent, 16 bits scaled to 8.
 
     Args:
-        source: a local file as `str` or `pathlib.Path`, a PIL image, or a `dict` with `path` or `bytes`.
+        source: a file as `str` or `pathlib.Path`, a member of an archive (`archive.zip::name`), an address in one of
+            `limits.stores`, `bytes`, a PIL image, or a `dict` with `path` or `bytes`.
         limits ([`~media.limits.Limits`], *optional*): what reading a file may take; beyond it, it cannot be read.
         isolation (`str`, defaults to `"thread"`): `"process"`: another process reads the file, which is ended where a decoder
             hangs, and may crash. Images that are passed are taken here.
 
     Raises `ImageError` whatever is wrong with it.
     """
-    data: str | bytes | PIL.Image.Image
-    if isinstance(source, (str, Path, dict)):
-        data, name = _unpack(source, ImageError)
-    elif isinstance(source, PIL.Image.Image):
-        data, name = source, "<image>"
+    if isinstance(source, PIL.Image.Image):
+        name = "<image>"
+    elif isinstance(source, (str, Path, bytes, dict)):
+        name = named_source(source, ImageError)[1]
     else:
         raise ImageError(f"<{type(source).__name__}>", "not an image. Pass a path, a PIL image or a dict with a path.")
     check_isolation(isolation)
-    if isolation == "process" and not isinstance(data, PIL.Image.Image):
+    if isolation == "process" and not isinstance(source, PIL.Image.Image):
         return PIL.Image.fromarray(load_image_in_process(source, name, limits or Limits()))
     with metered(limits):
         try:
-            if isinstance(data, PIL.Image.Image):
-                found = _as_rgb(PIL.ImageOps.exif_transpose(data), is_made=data.format is None)
+            if isinstance(source, PIL.Image.Image):
+                found = _as_rgb(PIL.ImageOps.exif_transpose(source), is_made=source.format is None)
             else:
-                with _opened(data) as image:
+                with opened_source(source, ImageError) as (data, _), _opened(data) as image:
                     found = _as_rgb(PIL.ImageOps.exif_transpose(image))
+        except ImageError:
+            raise
         # Pillow's decoders raise whatever they stumble over: KeyError, zlib.error, RuntimeError ...
         except Exception as error:
             raise ImageError(name, reason(error)) from error
@@ -54,14 +57,14 @@ def load_image(source: object, *, limits: Limits | None = None, isolation: Isola
     return found
 
 
-def _opened(data: str | bytes) -> PIL.Image.Image:
+def _opened(data: str | bytes | Blob) -> PIL.Image.Image:
     """A file as Pillow opens it; nothing of its pixels is read yet. Raises a `ValueError` with the reason where it is refused."""
     limits = meter().limits
-    if isinstance(data, str):
-        if os.path.getsize(data) > limits.image_bytes:
+    if not isinstance(data, bytes):
+        if (os.path.getsize(data) if isinstance(data, str) else data.size) > limits.image_bytes:
             raise ValueError(f"its file has more than {limits.image_bytes:,} bytes. Save it smaller")
         # into memory: Pillow maps an uncompressed TIFF of a path into memory, and turns that wrongly
-        data = Path(data).read_bytes()
+        data = Path(data).read_bytes() if isinstance(data, str) else data.all()
     PIL.Image.init()
     formats = [each for each in IMAGE_FORMATS if each in PIL.Image.OPEN]  # without AVIF in old versions
     try:
@@ -103,29 +106,3 @@ def check_sides(width: int, height: int, error: type[MediaError], name: str) -> 
             name,
             f"its sides ({width} x {height}) differ by more than {MAX_ASPECT_RATIO} times, which processors refuse",
         )
-
-
-def _unpack(source: str | Path | Mapping[str, object], error: type[MediaError]) -> tuple[str | bytes, str]:
-    """A path (`str`) or the bytes, and the name for messages, of a path or a dict; its file is seen to be a file."""
-    data: object = None
-    path: object = source
-    if isinstance(source, dict):
-        data, path = source.get("bytes"), source.get("path")
-        unknown = sorted(printable(str(each)) for each in set(source) - {"path", "bytes", "start", "end"})
-        if unknown or (data is None and path is None):
-            what = f"has unknown keys {unknown}" if unknown else "has neither path nor bytes"
-            raise error(str(path or "<dict>"), f"the dict {what}. Its keys are path, bytes, start and end.")
-    if data is not None:
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise error(str(path or "<bytes>"), f"bytes is of type {type(data).__name__}. Pass a bytes object.")
-        return bytes(data), str(path or "<bytes>")
-    if not isinstance(path, (str, Path)):
-        raise error(f"<{type(path).__name__}>", "path is neither a str nor a pathlib.Path. Pass one of them.")
-    name = str(path)
-    if "://" in name:
-        raise error(name, "a URL, and only local files are read. Download it first.")
-    if "\0" in name or not os.path.exists(name):
-        raise error(name, "no such file")
-    if not os.path.isfile(name):  # a pipe or a device would be waited on for ever
-        raise error(name, "a directory" if os.path.isdir(name) else "not a regular file")
-    return name, name

@@ -34,7 +34,7 @@ def is_of_files(source: object) -> bool:
     """Whether a source names files or holds bytes, so that a process can read it."""
     if isinstance(source, (list, tuple)):
         return bool(source) and all(isinstance(each, (str, Path)) for each in source)
-    return isinstance(source, (str, Path, dict))
+    return isinstance(source, (str, Path, bytes, dict))
 
 
 def check_isolation(isolation: object) -> None:

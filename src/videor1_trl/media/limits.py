@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .addresses import checked_store
+
 
 # Only kinds that hold their pictures themselves: those that name other files (playlists, ffconcat, patterns of names), start
 # programs (EPS, WMF) or read text as pictures are none. Names of FFmpeg's demuxers, and of Pillow's formats.
@@ -100,6 +102,10 @@ class Limits:
         frames_bytes (`int`, defaults to `8 * 2**30`): of the frames taken, as RGB.
         process_bytes (`int`, defaults to `16 * 2**30`): of memory that a process may take beyond what it began with, where
             `isolation="process"`.
+        fetched_bytes (`int`, defaults to `8 * 2**30`): of a file that has to be taken whole: a deflated member of an archive, or
+            what a store holds in a form whose frames cannot be found without all of it.
+        stores (`tuple[str, ...]`, defaults to none): addresses of stores, such as `s3://bucket/videos`, in which files may be
+            read; no other is ever asked.
     """
 
     seconds: float = 600.0
@@ -109,10 +115,13 @@ class Limits:
     packets: int = 3_000_000
     frames_bytes: int = 8 * 2**30
     process_bytes: int = 16 * 2**30
+    fetched_bytes: int = 8 * 2**30
+    stores: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stores", tuple(map(checked_store, self.stores)))
         for name, value in vars(self).items():
-            if not value > 0:
+            if name != "stores" and not value > 0:
                 raise ValueError(f"{name} ({value}) of the limits must be above 0.")
 
     def check_pixels(self, width: int, height: int, *, of: str = "frame") -> None:

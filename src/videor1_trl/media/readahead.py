@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from .limits import end_readings, readings_ended
 from .loader import Video
+from .sources import state_of
 
 
 Inputs = TypeVar("Inputs")
@@ -98,6 +99,8 @@ def media_key(source: object) -> Hashable:
         if all(isinstance(value, (str, bytes, int, float)) for _, value in items):
             path = source.get("path")
             return (None if path is None else str(path)), *items
+    if isinstance(source, bytes):
+        return "bytes", source
     return str(source) if isinstance(source, (str, Path)) else ("object", id(source))
 
 
@@ -124,8 +127,8 @@ class VideoStore:
     Decoded videos: each is decoded once for all who ask for it or announced it, in threads where it was announced, and kept
     while there is room, the longest unused leaving first.
 
-    A file is known by its path, its clip, its size and the time of its last change; what has no file (frames, bytes) is not
-    kept beyond the uses that were announced.
+    A file is known by its path, its clip, its size and the time of its last change (one of a store by its address: it is taken as
+    unchanging while the process runs); what has no file (frames, bytes) is not kept beyond the uses that were announced.
 
     Args:
         read (`Callable`): `(source) -> (frames, metadata)`; called from threads, so it must be thread-safe.
@@ -230,13 +233,8 @@ class VideoStore:
     def _key(self, source: object) -> tuple[Hashable, bool]:
         """What a video is known by, and whether it is a file, which may be kept."""
         path = _file_of(source)
-        if path is not None:
-            try:
-                found = os.stat(path)
-                return (media_key(source), found.st_mtime_ns, found.st_size), True
-            except (OSError, ValueError):  # a URL, or no file: `read` says what is wrong
-                pass
-        return (media_key(source),), False
+        state = None if path is None else state_of(path)
+        return (media_key(source), state), state is not None  # of what is not there `read` says what is wrong
 
 
 def _size(video: Video) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TypedDict, cast
 
+from .addresses import checked_store
 from .frame_cache import FrameCache
 from .isolation import Isolation
 from .limits import Limits
@@ -54,6 +55,9 @@ class FrameSettings:
             Where `load_video` and `load_image` decode: `"thread"`, in this process, or `"process"`, in processes of their own: a decoder that
             hangs within itself is then ended, and one that crashes costs its file. A `video_loader` of one's own is told of
             neither field unless they are changed; it then has to take `limits` and `isolation`.
+        media_stores (`list[str]`, *optional*):
+            Addresses of stores, or of folders in them, such as `s3://bucket/videos`, under which media may be read, as fsspec reads them;
+            names and keys are taken from the environment. An address elsewhere is refused, whatever the data say. `None`: none.
         media_cache_dir (`str`, *optional*):
             Folder in which the frames that `load_video` gives are kept, sampled and resized, for later epochs, other ranks and other
             runs, which then read no video; `videor1 cache` fills it ahead. `None`: none.
@@ -109,6 +113,13 @@ class FrameSettings:
         },
     )
 
+    media_stores: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Addresses of stores, or of folders in them, such as s3://bucket/videos, under which media may be read; one "
+            "given as the data's root is among them. None: none."
+        },
+    )
     media_cache_dir: str | None = field(
         default=None,
         metadata={
@@ -147,6 +158,11 @@ class FrameSettings:
             raise ValueError(f"media_cache_gb ({self.media_cache_gb}) must be above 0.")
         if not 0 < self.decode_seconds < float("inf"):
             raise ValueError(f"decode_seconds ({self.decode_seconds}) must be above 0.")
+        for store in self.media_stores or ():
+            try:
+                checked_store(store)
+            except ValueError as error:
+                raise ValueError(f"media_stores: {error}") from None
         if self.decode_isolation not in ("thread", "process"):
             raise ValueError(f"decode_isolation ({self.decode_isolation!r}) must be 'thread' or 'process'.")
         if self.video_max_pixels and self.video_min_pixels and self.video_min_pixels > self.video_max_pixels:
@@ -164,11 +180,16 @@ class FrameSettings:
             "num_frames": self.video_num_frames,
         }
         bounds: Bounds = {}  # not in the type: a loader of one's own need not know them
-        if self.decode_seconds != Limits().seconds:
-            bounds["limits"] = Limits(seconds=self.decode_seconds)
+        if self.limits != Limits():
+            bounds["limits"] = self.limits
         if self.decode_isolation != "thread":
             bounds["isolation"] = cast(Isolation, self.decode_isolation)
         return cast(Sampling, {**sampling, **bounds})
+
+    @property
+    def limits(self) -> Limits:
+        """What reading one file may take, and in which stores."""
+        return Limits(seconds=self.decode_seconds, stores=tuple(self.media_stores or ()))
 
     @staticmethod
     def bounds_of(video_settings: Sampling) -> Bounds:

@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
-from .decode import Clip, Frames, ImageError, Index, VideoError, printable, read_frames, reason
-from .images import _unpack, check_sides, load_image
+from .addresses import is_remote, without_secrets
+from .decode import Clip, Frames, ImageError, Index, VideoError, printable, reason
+from .far import read_source
+from .images import check_sides, load_image
 from .isolation import Isolation, check_isolation, is_of_files, load_in_process
 from .limits import Limits, meter, metered
 from .loader import Video
 from .shrink import Shrink, shrinking
+from .sources import opened_source
 
 
 # How far `end` may lie behind the last frame: annotated clip ends are rounded, often up to the next second.
@@ -177,7 +180,8 @@ def load_video(
     behind what is transparent. It seeks only where the packets number the frames reliably, and decodes straight through elsewhere.
 
     Args:
-        source: a local file as `str` or `pathlib.Path`; a `dict` with `path` or `bytes` and optionally `start` and
+        source: a file as `str` or `pathlib.Path`, a member of an archive (`archive.zip::name`), an address in one of
+            `limits.stores`, or `bytes`; a `dict` with `path` or `bytes` and optionally `start` and
             `end`, used where the arguments of that name are `None`, and `reverse`: whether it runs backwards; a `dict` with `frames`, a folder of pictures that
             are the video's frames in the order of the numbers in their names, and `fps`, their rate; a `torchcodec` decoder, as
             `datasets.Video` yields; or frames that were sampled at `fps`: a uint8 tensor or array (T, 3, H, W), or a list of images
@@ -227,7 +231,9 @@ def load_video(
 def _name_of(source: object) -> str:
     """What messages call a source."""
     named = source.get("path") or source.get("frames") if isinstance(source, dict) else source
-    return printable(str(named)) if isinstance(named, (str, Path)) else f"<{type(source).__name__}>"
+    if not isinstance(named, (str, Path)):
+        return f"<{type(source).__name__}>"
+    return printable(without_secrets(str(named)) if is_remote(str(named)) else str(named))
 
 
 def _loaded(source: object, fps: float, num_frames: int | None, start: object, end: object, choose: Choose) -> Video:
@@ -240,10 +246,10 @@ def _loaded(source: object, fps: float, num_frames: int | None, start: object, e
         end = source.get("end") if end is None else end
         if "frames" in source:
             return _load_folder(source, start, end, choose)
-    if isinstance(source, (str, Path, dict)):
-        data, name = _unpack(source, VideoError)
+    if isinstance(source, (str, Path, bytes, dict)):
         by_time = start is not None or end is not None
-        frames, clip = read_frames(data, name, lambda index: _cut(index, start, end, choose), by_time=by_time)
+        with opened_source(source, VideoError) as (data, name):
+            frames, clip = read_source(data, name, lambda index: _cut(index, start, end, choose), by_time=by_time)
         return frames, _metadata(frames, clip, "pyav", name)
     if isinstance(source, Decoder):
         return _load_decoder(source, start, end, choose)

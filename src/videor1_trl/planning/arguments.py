@@ -9,6 +9,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import OptimizerNames
 
 from ..config import TGRPOConfig
+from ..media.limits import Limits
 from ..media.settings import Pixels
 from ..media.video import Sampling
 
@@ -44,6 +45,9 @@ class RunArguments(Protocol):
 
     @property
     def video_settings(self) -> Sampling: ...
+
+    @property
+    def limits(self) -> Limits: ...
 
     @property
     def pixel_settings(self) -> Pixels: ...

@@ -98,7 +98,7 @@ def plan_data(
         if media == "sampled_frames":
             _, data.media = check_media(dataset, decode="sampled_frames", **args.video_settings)
         else:
-            _, data.media = check_media(dataset, decode="first_frame")
+            _, data.media = check_media(dataset, decode="first_frame", limits=args.limits)
         if not data.media.ok:
             (findings.warnings if drop_bad_media else findings.problems).append(f"{name}: {data.media}")
             bad = set(data.media.rows)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..media.addresses import is_remote, split_member, without_secrets
 from .command_line import CommandParser
 from .messages import expected_errors, run_command, stop
 from .model_flags import BackendArguments, check_backend, open_backend
-from .record_flags import WordingArguments, check_wording
+from .record_flags import WordingArguments, check_wording, name_store
 
 
 if TYPE_CHECKING:  # slow to import, and a wrong flag is to be said at once
@@ -33,7 +34,12 @@ class ScriptArguments(WordingArguments):
     """What the model is asked; how it answers is in GenerationSettings."""
 
     question: str | None = field(default=None, metadata={"help": "What is asked."})
-    video: str | None = field(default=None, metadata={"help": "A video file."})
+    video: str | None = field(
+        default=None,
+        metadata={
+            "help": "A video file, a member of an archive (clips.zip::a.mp4), or the address of either in a store."
+        },
+    )
     image: list[str] = field(default_factory=list, metadata={"help": "One image file or several."})
     start: float | None = field(default=None, metadata={"help": "Second of the video from which on it is shown."})
     end: float | None = field(default=None, metadata={"help": "Second of the video up to which it is shown."})
@@ -74,7 +80,7 @@ def make_parser() -> CommandParser:
     return CommandParser(__doc__, groups)
 
 
-def check(args: ScriptArguments, backend_args: BackendArguments) -> None:
+def check(args: ScriptArguments, backend_args: BackendArguments, settings: GenerationSettings) -> None:
     """Refuses what does not fit before the model is loaded."""
     from videor1_trl.text.prompts import PROBLEM_TYPES
 
@@ -93,7 +99,9 @@ def check(args: ScriptArguments, backend_args: BackendArguments) -> None:
     if args.show_frames and backend_args.backend == "server":
         stop("--show_frames does not go with --backend server, which resizes the frames that it gets. Leave one out.")
     for path in [*([args.video] if args.video else []), *args.image]:
-        if not Path(path).is_file():
+        with expected_errors(f"{without_secrets(path)}: "):
+            name_store(settings, path)
+        if not is_remote(path) and not Path(split_member(path)[0]).is_file():
             stop(f"{path} is no file.")
 
 
@@ -209,7 +217,7 @@ def draw_frames(path: str, lines: dict[str, list[Tile]]) -> None:
 
 def main() -> None:
     args, backend_args, settings = make_parser().parse()
-    check(args, backend_args)
+    check(args, backend_args, settings)
 
     import torch
 

@@ -19,6 +19,7 @@ from .question_flags import (
     load_questions,
     selected,
 )
+from .record_flags import name_store
 
 
 if TYPE_CHECKING:  # slow to import, and a wrong flag is to be said at once
@@ -43,7 +44,7 @@ def make_parser() -> CommandParser:
 def look(questions: list[Question], settings: GenerationSettings) -> int:
     """Prints what would be asked and which videos are missing; the exit code."""
     videos = {str(question.video): question.video for question in questions if question.video is not None}
-    problems = unreadable(videos.values(), video_reader(settings))
+    problems = unreadable(videos.values(), video_reader(settings), settings.limits)
     asked = f"{len(questions):,} questions on {len(videos):,} videos"
     return print_look(asked, [question.task for question in questions], problems, "video")
 
@@ -52,6 +53,8 @@ def main() -> None:
     args, backend_args, settings, judge_args = make_parser().parse()
     check_judge(judge_args)
     check_questions(args)
+    with expected_errors("--data_root: "):
+        name_store(settings, args.data_root)
     if not args.dry_run:
         check_backend(backend_args)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from .command_line import CommandParser
 from .media_look import print_look, unreadable, video_reader
 from .messages import KEPT, expected_errors, run_command, stop
 from .model_flags import BackendArguments, check_backend, open_backend, run_errors
-from .record_flags import RecordArguments, check_records, expand_folders, load_records
+from .record_flags import RecordArguments, check_records, expand_folders, load_records, name_store
 
 
 if TYPE_CHECKING:  # slow to import, and a wrong flag is to be said at once
@@ -66,9 +67,12 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def check(data_args: RecordArguments, args: ScriptArguments, backend_args: BackendArguments) -> None:
+def check(
+    data_args: RecordArguments, args: ScriptArguments, backend_args: BackendArguments, settings: GenerationSettings
+) -> None:
     """Refuses what does not fit before anything is read."""
     check_records(data_args)
+    name_store(settings, data_args.data_root)
     if args.output_dir is None:
         stop("--output_dir is not set.")
     expand_folders(args, "output_dir")
@@ -88,8 +92,8 @@ def look(dataset: Dataset, settings: GenerationSettings) -> int:
 
     videos = dict.fromkeys(path for path in dataset["video"] if path)
     images = dict.fromkeys(path for path in dataset["image"] if path)
-    problems = unreadable(videos, video_reader(settings))
-    problems += unreadable(images, load_image)
+    problems = unreadable(videos, video_reader(settings), settings.limits)
+    problems += unreadable(images, partial(load_image, limits=settings.limits), settings.limits)
     asked = f"{len(dataset):,} records, {len(videos):,} videos, {len(images):,} images"
     return print_look(asked, dataset["problem_type"], problems, "file")
 
@@ -122,10 +126,10 @@ def print_summary(summary: Named) -> None:
         console.print(f"  error: {error}", soft_wrap=True, markup=False)
 
 
-def records_root(data_args: RecordArguments) -> Path | None:
+def records_root(data_args: RecordArguments) -> str | Path | None:
     """The folder that the records' paths are relative to; `None` where there are several."""
     if data_args.data_root is not None:
-        return Path(data_args.data_root)
+        return data_args.data_root
     assert data_args.dataset is not None  # see `check`
     source = Path(data_args.dataset)
     files = [source / name for name in data_args.data_files or []] if source.is_dir() else [source]
@@ -142,7 +146,7 @@ def training_flags(data_args: RecordArguments, args: ScriptArguments) -> str:
 
 def main() -> None:
     data_args, args, rules, backend_args, settings = make_parser().parse()
-    check(data_args, args, backend_args)
+    check(data_args, args, backend_args, settings)
 
     from videor1_trl.cold_start import rationales as cot
 

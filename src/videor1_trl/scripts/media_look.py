@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
     from videor1_trl.generation.requests import GenerationSettings
+    from videor1_trl.media.limits import Limits
 
 
 def video_reader(settings: GenerationSettings) -> Callable[[object], object]:
@@ -19,16 +19,21 @@ def video_reader(settings: GenerationSettings) -> Callable[[object], object]:
     return lambda source: load_video(source, **settings.video_settings)
 
 
-def unreadable(sources: Collection[object], load: Callable[[object], object], num_read: int = 8) -> list[str]:
+def unreadable(
+    sources: Collection[object], load: Callable[[object], object], limits: Limits, num_read: int = 8
+) -> list[str]:
     """What is wrong with media: each is looked for, and so many of the first are read by `load`."""
     from tqdm.auto import tqdm
 
     from videor1_trl import MediaError
+    from videor1_trl.media.archives import NO_MEMBER
+    from videor1_trl.media.sources import NO_FILE, fault_of
 
     problems = []
     for place, source in enumerate(tqdm(sources, desc="media")):
-        path = Path(str((source.get("path") or source["frames"]) if isinstance(source, dict) else source))
-        if not path.exists():
+        path = str((source.get("path") or source["frames"]) if isinstance(source, dict) else source)
+        fault = fault_of(path, limits)
+        if fault in (NO_FILE, NO_MEMBER):
             problems.append(f"{path}: missing")
         elif place < num_read:
             try:

@@ -56,7 +56,10 @@ class QuestionArguments(WordingArguments):
     )
     data_root: str | None = field(
         default=None,
-        metadata={"help": "Folder that the records' paths are relative to. None: the records' own folder."},
+        metadata={
+            "help": "What the records' paths are relative to: a folder, a zip or tar archive, or the address of either in a store, "
+            "such as s3://bucket/videos. None: the records' own folder."
+        },
     )
     drop_bad_records: bool = field(
         default=False,

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..media.addresses import checked_store, is_remote, split_member
 from .messages import expected_errors, stop
 
 
 if TYPE_CHECKING:  # slow to import, and a wrong flag is to be said at once
     from datasets import Dataset
+
+    from videor1_trl.media.settings import FrameSettings
 
 
 @dataclass
@@ -42,7 +45,10 @@ class RecordArguments(WordingArguments):
     )
     data_root: str | None = field(
         default=None,
-        metadata={"help": "Folder that the records' paths are relative to. None: the records' own folder."},
+        metadata={
+            "help": "What the records' paths are relative to: a folder, a zip or tar archive, or the address of either in a store, "
+            "such as s3://bucket/videos. None: the records' own folder."
+        },
     )
     dataset_split: str | None = field(
         default=None, metadata={"help": "Split of a Hub dataset, slices such as train[:1000] included. None: train."}
@@ -103,6 +109,13 @@ def expand_folders(args: object, *names: str) -> None:
             setattr(args, name, os.path.expanduser(getattr(args, name)))
 
 
+def name_store(settings: FrameSettings, address: str | None) -> None:
+    """What the user gives as the place of media may be read from, and no other store."""
+    if address is not None and is_remote(address):
+        store = checked_store(split_member(address)[0])
+        settings.media_stores = list(dict.fromkeys([*(settings.media_stores or []), store]))
+
+
 def check_wording(args: WordingArguments) -> None:
     """Refuses a file of wording that cannot be used."""
     if args.prompt_template is not None:
@@ -119,6 +132,10 @@ def check_records(data_args: RecordArguments) -> None:
     for name in ("dataset", "eval_dataset", "data_root"):
         path = getattr(data_args, name, None)
         if not path or path == "toy" or Path(path).expanduser().exists():
+            continue
+        if name == "data_root" and is_remote(path):
+            with expected_errors("--data_root: "):
+                checked_store(path)
             continue
         if name != "dataset" or not is_hub_id(path) or path.endswith((".json", ".jsonl")):
             stop(f"--{name} ({path}): there is no such file or folder.")

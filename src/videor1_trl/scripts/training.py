@@ -19,7 +19,7 @@ from .preflight import (
     resumed_from,
     take_up_adapter,
 )
-from .record_flags import DataArguments, check_records, load_records
+from .record_flags import DataArguments, check_records, load_records, name_store
 
 
 if TYPE_CHECKING:  # slow to import, and a wrong flag is to be said at once
@@ -141,6 +141,7 @@ def start(parser: CommandParser) -> TrainingRun[Any, Any]:
     if dry_run.check_model and not dry_run.dry_run:
         stop("--check_model is a part of the plan: add --dry_run, or ask for it by `videor1 plan`.")
     check_records(script_args)
+    name_store(args, script_args.data_root)
     resume = resumed_from(args)
     check_evaluation(script_args, args)
     check_loggers(args)
@@ -163,7 +164,7 @@ def check_files(dataset: Dataset, data_args: DataArguments, args: TGRPOConfig | 
         if sampled:
             found[0] = check_media(dataset, decode="sampled_frames", **args.video_settings)[1]
         else:
-            found[0] = check_media(dataset, decode="first_frame")[1]
+            found[0] = check_media(dataset, decode="first_frame", limits=args.limits)[1]
     report: MediaReport = broadcast_object_list(found)[0]
     if report.ok:
         return dataset
