@@ -21,6 +21,7 @@ from .media.check import check_media
 from .media.decode import ImageError, MediaError, VideoError
 from .media.images import load_image
 from .media.video import load_video
+from .models.own_families import register_family, unregister_family
 from .models.positions import correct_positions
 from .objectives.gap import get_gap_reward
 from .objectives.log_prob_drop import get_log_prob_drop_reward
@@ -74,12 +75,14 @@ __all__ = [
     "make_prompt",
     "permutation_reward",
     "question_text",
+    "register_family",
     "reverse_frames",
     "shuffle_around",
     "shuffle_clips",
     "shuffle_frames",
     "temporal_iou_reward",
     "temporal_reward",
+    "unregister_family",
 ]
 
 __version__: str

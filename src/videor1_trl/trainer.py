@@ -33,6 +33,7 @@ from .models.adapters import started
 from .models.cards import PAPER, default_folder
 from .models.encoding import TemplateSettings
 from .models.families import ModelOrPath, Processor, text_only
+from .models.own_families import model_type_of
 from .models.saving import WholeCheckpoints
 from .models.tower import patched
 from .objectives.objective import Objective
@@ -41,7 +42,7 @@ from .objectives.temporal import temporal_reward
 from .rollouts import Rollouts, as_messages, restrict_sampling
 from .sharing.contrast_rows import as_mean_of_rows, with_contrast
 from .sharing.packing import regrouped
-from .sharing.prompts import PromptSharing
+from .sharing.prompts import AUXILIARY_LOSS, PromptSharing
 from .sharing.vllm_rollouts import as_prompts, check_sampler, sampler_of
 from .text.completion_table import readable_completions
 from .valuing import add_bonuses, bonuses_of, log_temporal, note_spread
@@ -156,6 +157,7 @@ class TGRPOTrainer(WholeCheckpoints, GRPOTrainer):
         contrast_of_groups = contrast if needs.contrast_rollouts or needs.logps else None
         chat, self.watcher = (self.chat_template, self.chat_template_kwargs), Watcher(self, contrast_of_groups)
         of = functools.partial(BatchLoader.of, contrast_for_all=needs.logps, shown_side=self.watcher.shown_side)
+        of = functools.partial(of, model_type=model_type_of(self.model))
         self.batch_loader = of(args, self.processing_class, video_loader, contrast_of_groups, *chat)
         self.sharing = PromptSharing(
             self,
@@ -163,7 +165,7 @@ class TGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             self.batch_loader.encode_settings,
             self._tokenizer.pad_token_id,
             wanted=args.share_prefix,
-            unless="the router's auxiliary loss counts every row's tokens" if self.aux_loss_enabled else None,
+            unless=AUXILIARY_LOSS if self.aux_loss_enabled else None,
             otherwise="Each row computes its prompt anew (share_prefix=False)",
         )
         restrict_sampling(self, self.sharing.model.config, set(self.sharing.placeholder_ids))

@@ -123,11 +123,11 @@ def test_the_picture_has_the_resized_frames_pixel_by_pixel(family, side, run, mo
     frames = np.random.default_rng(0).integers(0, 256, (10, side, side, 3), dtype=np.uint8)
     video = tiny.write_mp4(tmp_path / "a.mp4", frames, fps=2)
     target = tmp_path / "frames.png"
-    budget = ["--video_max_pixels", 784, "--video_min_pixels", 784]
+    budget = ["--video_max_pixels", side * side, "--video_min_pixels", side * side]
     named = ["--model_name_or_path", models(family).path]
     out = run("--video", video, "--question", "?", "--contrast", "reversed", "--show_frames", target, *budget, *named)
     assert out.startswith(f"Saved {target}.")
-    seen, _ = load_video(video)  # 10 frames of 28 x 28, which is the budget (32 x 32: SmolVLM's size): none is resized
+    seen, _ = load_video(video)  # 10 frames of the budget's size (SmolVLM has no other): none is resized
     picture = np.asarray(Image.open(target))
     factor = 4  # 28 and 32 are enlarged to 112 pixels or more
     width = factor * side

@@ -16,6 +16,9 @@ from videor1_trl.sharing.calls import cannot_prefill, prefilled_once
 from videor1_trl.sharing.layout import Layout, lay_out
 
 
+PIXELS = {"qwen3_5": 1568, "gemma4": None}  # Gemma 4 makes frames of 70 tokens at least
+
+
 @pytest.fixture(scope="module")
 def ready(media, tmp_path_factory):
     """`ready(family)`: a trainer and its prompts, made once."""
@@ -25,6 +28,7 @@ def ready(media, tmp_path_factory):
         if family not in made:
             folder = tmp_path_factory.mktemp(family)
             init = {"model_init_kwargs": {"attn_implementation": "sdpa", "dtype": "float32"}}
+            init["video_max_pixels"] = PIXELS[family]
             built = build_hybrid(family, folder / "model")
             tgrpo = trainer(built, [row(video=media["videos"][0])], folder, **init)
             tgrpo.model.train()
@@ -174,6 +178,7 @@ def test_a_training_step_is_the_one_row_by_row(media, tmp_path, family):
         tgrpo = trainer(
             built, rows, tmp_path, per_device_train_batch_size=6, num_generations=2, beta=0.04, share_prefix=share,
             max_completion_length=6, gradient_checkpointing=True, generation_kwargs={"do_sample": False}, max_steps=1,
+            video_max_pixels=PIXELS[family],
         )  # fmt: skip
         torch.manual_seed(1)
         tgrpo.train()

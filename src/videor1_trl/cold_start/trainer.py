@@ -25,10 +25,11 @@ from ..models.adapters import check_adapters, check_trainable, started
 from ..models.cards import default_folder
 from ..models.encoding import EncodedPrompt, EncodeSettings
 from ..models.families import ModelOrPath, Processor
+from ..models.own_families import model_type_of
 from ..models.saving import WholeCheckpoints
 from ..models.tokens import end_token_ids
 from ..sharing.calls import padded_call
-from ..sharing.prompts import PromptSharing
+from ..sharing.prompts import AUXILIARY_LOSS, PromptSharing
 from .collator import Completions
 from .config import VideoSFTConfig
 
@@ -132,7 +133,7 @@ class VideoSFTTrainer(WholeCheckpoints, SFTTrainer):
         self.sharing = PromptSharing(
             self,
             kinds,
-            EncodeSettings(**args.pixel_settings),
+            EncodeSettings(**args.pixel_settings, model_type=model_type_of(self.model)),
             self._pad_token_id,
             wanted=args.padding_free,
             unless=self._why_padded(),
@@ -143,7 +144,7 @@ class VideoSFTTrainer(WholeCheckpoints, SFTTrainer):
     def _why_padded(self) -> str | None:
         if self.label_smoother is not None or self.compute_loss_func is not None:
             return "the loss is another than TRL's"
-        return "the router's auxiliary loss needs padded rows" if self.aux_loss_enabled else None
+        return AUXILIARY_LOSS if self.aux_loss_enabled else None
 
     def _end_tokens(self) -> list[int]:
         model: PreTrainedModel = self.accelerator.unwrap_model(self.model)
@@ -166,7 +167,13 @@ class VideoSFTTrainer(WholeCheckpoints, SFTTrainer):
         assert not isinstance(args.pad_to_multiple_of, str)  # TRL has made a number or None of it
         processes = max(1, args.dataloader_num_workers)
         return Completions(
-            BatchLoader.of(args, self.processing_class, video_loader, num_processes=processes),
+            BatchLoader.of(
+                args,
+                self.processing_class,
+                video_loader,
+                model_type=model_type_of(self.model),
+                num_processes=processes,
+            ),
             end_token_ids=self._end_tokens(),
             placeholder_ids=self.sharing.placeholder_ids,
             pad_token_id=self._pad_token_id,

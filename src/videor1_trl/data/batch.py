@@ -23,6 +23,7 @@ from ..media.thumbnails import Shown, show
 from ..media.video import Sampling, load_video
 from ..models.encoding import EncodedPrompt, EncodeSettings, TemplateSettings, encode_prompt, with_preprocessing_cache
 from ..models.families import Processor, tokenizer_of
+from ..models.pixels import check_pixels
 from ..models.shrinking import ProcessorShrink
 from ..text.messages import Message, parts_of
 from .placing import (
@@ -123,6 +124,7 @@ class BatchLoader:
         chat_template: str | None = None,
         chat_template_kwargs: TemplateSettings | None = None,
         *,
+        model_type: str | None = None,
         num_processes: int = 1,
         contrast_for_all: bool = False,
         shown_side: Callable[[int, int], int] = lambda step, group: 0,
@@ -131,7 +133,7 @@ class BatchLoader:
         With the settings of a trainer's arguments.
 
         Args:
-            chat_template, chat_template_kwargs: as in [`~encoding.encode_prompt`].
+            chat_template, chat_template_kwargs, model_type: as in [`~encoding.encode_prompt`].
             num_processes (`int`, defaults to `1`): that load batches at the same time, and so divide the room for kept frames.
             contrast_for_all (`bool`, defaults to `False`), shown_side (defaults to none): as above.
         """
@@ -144,6 +146,7 @@ class BatchLoader:
                 **args.pixel_settings,
                 "chat_template": chat_template,
                 "chat_template_kwargs": chat_template_kwargs,
+                "model_type": model_type,
             },
             max_prompt_length=args.max_prompt_length,
             on_bad_video=args.on_bad_video,
@@ -156,6 +159,7 @@ class BatchLoader:
         )
 
     def __post_init__(self) -> None:
+        check_pixels(self.processor, self.encode_settings)
         self._videos = VideoStore(self.read, self.num_workers, self.cache_bytes)
         self._whole_videos = VideoStore(functools.partial(self.read, whole=True), self.num_workers)
         picks = self.contrast is None or picks_frames(self.contrast)

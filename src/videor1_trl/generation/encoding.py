@@ -11,6 +11,7 @@ from ..data.placing import PromptError, check_taken, too_long
 from ..media.loader import Video, VideoLoader
 from ..models.encoding import EncodedPrompt, encode_prompt, with_preprocessing_cache
 from ..models.families import Processor, tokenizer_of
+from ..models.pixels import check_pixels
 from ..models.shrinking import ProcessorShrink
 from .media import LoadedRequest, load_requests
 from .requests import GenerationRequest, GenerationSettings
@@ -23,6 +24,12 @@ class EncodesRequests:
     settings: GenerationSettings
     video_loader: VideoLoader
     chat_template_kwargs: dict[str, object] | None
+    model_type: str | None = None
+
+    def settle_family(self, model_type: str | None) -> None:
+        """Encode for a model of this type; refuses a budget of pixels that its processor cannot keep."""
+        check_pixels(self.processor, self.settings.pixel_settings)
+        self.model_type = model_type
 
     def encode(self, request: GenerationRequest) -> tuple[EncodedPrompt, LoadedRequest]:
         """
@@ -90,6 +97,7 @@ class EncodesRequests:
                 videos,
                 loaded.images,
                 chat_template_kwargs=self.chat_template_kwargs,
+                model_type=self.model_type,
                 **self.settings.pixel_settings,
             )
         except (ValueError, TemplateError) as error:  # of placeholders and features; of roles it does not take

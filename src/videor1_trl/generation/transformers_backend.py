@@ -26,7 +26,10 @@ from ..media.video import load_video
 from ..models import fingerprints
 from ..models.encoding import EncodedPrompt, padded_inputs
 from ..models.families import Processor, tokenizer_of
+from ..models.lengths import read_lengths_apart
+from ..models.own_families import model_type_of
 from ..models.positions import correct_positions
+from ..models.refused import check_readable
 from ..models.tokens import end_token_ids, placeholder_token_ids
 from ..sharing.beginnings import Beginnings, beginnings, cannot_begin_alike, grouped, next_token_logits, prefilled
 from ..sharing.calls import CACHE, cannot_prefill
@@ -80,6 +83,7 @@ class TransformersBackend(EncodesRequests):
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1.")
+        check_readable(model)
         self.model, self.processor, self.settings = model.eval(), processor, settings
         self.batch_size, self.video_loader = batch_size, video_loader
         self.adapter: str | None = None  # the folder or Hub id of the one that the model has, by `make_backend`
@@ -92,6 +96,8 @@ class TransformersBackend(EncodesRequests):
         self._placeholders = set(placeholder_token_ids(model, processor))
         placeholders = self._placeholders - set(self._end_tokens)
         correct_positions(model)
+        read_lengths_apart(model)
+        self.settle_family(model_type_of(model))
         self._config = GenerationConfig(
             do_sample=False,  # `_logits_processors` draw
             max_new_tokens=settings.max_new_tokens,

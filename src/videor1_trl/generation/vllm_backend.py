@@ -83,6 +83,7 @@ class VllmBackend(EncodesRequests):
         if takes_media(config):
             check_family(config)  # before vLLM ends with an error of its own
         self.processor: Processor = load_processor(model_name_or_path, **shared)
+        self.settle_family(config.model_type)
         self._tokenizer = tokenizer_of(self.processor)
         self._end_tokens = end_token_ids(config, _generation_config(model_name_or_path, shared), self._tokenizer)
         model: Any = SimpleNamespace(config=config)  # of which nothing else is asked

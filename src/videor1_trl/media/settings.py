@@ -25,6 +25,10 @@ class Pixels(TypedDict):
     image_max_pixels: int | None
 
 
+class DefaultPixels(int):
+    """A budget that nobody chose: it is kept where the processor can, else the processor decides, and the log says so."""
+
+
 @dataclass
 class FrameSettings:
     r"""
@@ -40,8 +44,8 @@ class FrameSettings:
         video_num_frames (`int`, *optional*):
             Exact number of frames of every video, instead of the three fields above. `None`: they decide.
         video_max_pixels (`int`, *optional*, defaults to `100352`):
-            Most pixels of one frame after resizing (paper: 128 * 28 * 28). `None`, or a processor with a fixed
-            resolution: the processor decides.
+            Most pixels of one frame after resizing (paper: 128 * 28 * 28). `None`: the processor decides; a processor with a fixed
+            resolution does where this is left at its default, and refuses another that it cannot keep.
         video_min_pixels (`int`, *optional*):
             Fewest pixels of one frame after resizing. `None`: the processor decides.
         image_max_pixels (`int`, *optional*):
@@ -78,7 +82,7 @@ class FrameSettings:
         },
     )
     video_max_pixels: int | None = field(
-        default=128 * 28 * 28,
+        default=DefaultPixels(128 * 28 * 28),
         metadata={
             "help": "Most pixels of one frame after resizing (paper: 128 * 28 * 28 = 100352). None: the processor "
             "decides."

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from PIL.Image import Image
@@ -12,7 +12,12 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..media.loader import Video
 from ..text.messages import Message, content, opened_by
-from .families import Processor, pixel_budget, rendered, takes_videos, templated, tokenizer_of
+from .families import Processor, rendered, takes_videos, templated, tokenizer_of
+from .lengths import FRAMES, padded
+from .mended import drop_full_mask, encode_options, lacks_images, mend_seconds, videos_as_pictures
+from .own_families import family_of
+from .pixels import pixel_budget
+from .processing import processed
 
 
 TemplateSettings = dict[str, object]  # what a chat template reads beside the messages, such as `enable_thinking`
@@ -26,6 +31,7 @@ class EncodeSettings(TypedDict, total=False):
     image_max_pixels: int | None
     chat_template: str | None
     chat_template_kwargs: TemplateSettings | None
+    model_type: str | None
 
 
 class MediumOutput(TypedDict, total=False):
@@ -84,6 +90,8 @@ class EncodedPrompt:
             The prompt's positions, once they are known; see [`prompt_positions`].
         media (`list[Medium]`, *optional*):
             The prompt's videos and images one by one, once they are told apart; see [`~tower.media_of`].
+        model_type (`str`, *optional*):
+            Whose model it was encoded for; what is registered of that family goes for the prompt.
     """
 
     input_ids: list[int]
@@ -93,6 +101,7 @@ class EncodedPrompt:
     opened: str = ""
     positions: torch.Tensor | None = None
     media: list[Medium] | None = None
+    model_type: str | None = None
 
 
 class PreprocessedOnce:
@@ -182,6 +191,7 @@ def encode_prompt(
     image_max_pixels: int | None = None,
     chat_template: str | None = None,
     chat_template_kwargs: TemplateSettings | None = None,
+    model_type: str | None = None,
 ) -> EncodedPrompt:
     """
     Render, tokenize and preprocess one prompt with its media, through the processor alone.
@@ -201,43 +211,66 @@ def encode_prompt(
         video_max_pixels, video_min_pixels, image_max_pixels (`int`, *optional*):
             Pixels of one frame or image, at most and at least, for processors that count pixels. Where they count those
             of a whole video (Qwen3-VL), the shortest video of a prompt sets the budget of all.
+        model_type (`str`, *optional*):
+            Of the model: what [`~own_families.register_family`] was told of it holds. `None`: the package's own rules.
 
     Raises:
         `ValueError`: from the processor, where placeholders and media differ in number.
     """
-    text, opened = render_prompt(
-        processor, messages, chat_template=chat_template, chat_template_kwargs=chat_template_kwargs
-    )
+    settings: EncodeSettings = {
+        "video_max_pixels": video_max_pixels,
+        "video_min_pixels": video_min_pixels,
+        "image_max_pixels": image_max_pixels,
+        "chat_template": chat_template,
+        "chat_template_kwargs": chat_template_kwargs,
+    }
+    own = family_of(model_type).encode
+    prompt = (own or _encoded)(processor, messages, videos, images, **settings)
+    if not isinstance(prompt, EncodedPrompt):
+        raise TypeError(
+            f"encode of the family {model_type!r} gave a {type(prompt).__name__}; it must give an EncodedPrompt."
+        )
+    prompt.model_type = model_type
+    return prompt
+
+
+def _encoded(
+    processor: Processor, messages: list[Message], videos: list[Video], images: list[Image], **settings: Any
+) -> EncodedPrompt:
+    """As [`encode_prompt`], by the package's own rules."""
+    template = {name: settings[name] for name in ("chat_template", "chat_template_kwargs")}
+    text, opened = render_prompt(processor, messages, **template)
     tokenizer = tokenizer_of(processor)
-    kwargs: dict[str, object] = {"return_tensors": "pt"}
+    kwargs: dict[str, Any] = {}
     if tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token):
         kwargs["add_special_tokens"] = False  # as transformers' apply_chat_template does
+    lengths = [len(frames) for frames, _ in videos]
     if videos:
-        frames = [video for video, _ in videos]
         video_processor = getattr(processor.video_processor, "uncached", processor.video_processor)
-        budget = pixel_budget(video_processor, video_max_pixels, video_min_pixels, min(map(len, frames)))
-        kwargs["videos"] = [frames]  # those of one prompt: some processors count them by prompt
+        budget = settings["video_max_pixels"], settings["video_min_pixels"]
         kwargs["videos_kwargs"] = {
-            "video_metadata": [copy.deepcopy(metadata) for _, metadata in videos],  # processors write into it
             "do_sample_frames": False,
-            **budget,
+            **encode_options(video_processor),
+            **pixel_budget(video_processor, *budget, min(lengths)),
         }
     if images:
-        kwargs["images"] = [images]
-        kwargs["images_kwargs"] = pixel_budget(processor.image_processor, image_max_pixels, None, 1)
-    encoded = processor(text=[text], **kwargs)
-    if videos and images and "pixel_values_videos" not in encoded and "pixel_values" in encoded:
+        kwargs["images_kwargs"] = pixel_budget(processor.image_processor, settings["image_max_pixels"], None, 1)
+    encoded = processed(processor, text, videos, images, kwargs)
+    if videos and images and lacks_images(encoded, sum(lengths)):
         name = type(processor).__name__  # SmolVLM: the video's pixels take the place of the image's
         raise ValueError(
             f"its prompt mixes videos and images, which {name} cannot encode. Keep them in prompts apart."
         )
-    input_ids = encoded["input_ids"][0].tolist()
-    token_types = {key: encoded[key][0].tolist() for key in encoded if key.endswith("token_type_ids")}
+    input_ids = torch.as_tensor(encoded["input_ids"])[0].tolist()
+    token_types = {key: torch.as_tensor(encoded[key])[0].tolist() for key in encoded if key.endswith("token_type_ids")}
     features = {
         key: torch.as_tensor(value)
         for key, value in encoded.items()
         if key not in ("input_ids", "attention_mask") and key not in token_types
     }
+    mend_seconds(features, processor, [metadata for _, metadata in videos])
+    drop_full_mask(features)
+    videos_as_pictures(processor, input_ids, token_types, features)
     kinds = frozenset(kind for kind, media in (("video", videos), ("image", images)) if media)
     return EncodedPrompt(input_ids, token_types, features, kinds, opened)
 
@@ -249,16 +282,21 @@ def collate_features(prompts: list[EncodedPrompt]) -> dict[str, torch.Tensor]:
     Families that keep a row's frames in the second dimension (SmolVLM) are padded there, and in height and width, with
     zeros: their models drop images that are all zeros.
     """
-    return join_features([prompt.features for prompt in prompts])
+    with_media = [prompt for prompt in prompts if prompt.features]
+    own = next((rule for prompt in with_media if (rule := family_of(prompt.model_type).join)), None)
+    return (own or join_features)([prompt.features for prompt in with_media])
 
 
 def join_features(features: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """As [`collate_features`], of the features alone."""
     keys = dict.fromkeys(key for each in features for key in each)  # a set that keeps the order
-    return {key: _join([each[key] for each in features if key in each]) for key in keys}
+    return {key: _join([each[key] for each in features if key in each], key == FRAMES) for key in keys}
 
 
-def _join(tensors: list[torch.Tensor]) -> torch.Tensor:
+def _join(tensors: list[torch.Tensor], stacked_videos: bool = False) -> torch.Tensor:
+    if stacked_videos and all(tensor.ndim == 5 for tensor in tensors):
+        longest = max(tensor.shape[1] for tensor in tensors)
+        tensors = [padded(tensor, longest) for tensor in tensors]
     shapes = {tensor.shape[1:] for tensor in tensors}
     if len(shapes) > 1:
         largest = [max(sizes) for sizes in zip(*shapes, strict=True)]

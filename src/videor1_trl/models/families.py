@@ -1,6 +1,5 @@
-"""What differs between families of processors: whether they take videos, and how they count pixels."""
+"""What differs between families of processors: whether they take videos, and what their templates take."""
 
-import inspect
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar
 
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -38,26 +37,6 @@ def rendered(processor: Processor, messages: list[Message], **settings: Any) -> 
     text = processor.apply_chat_template(templated(processor, messages), tokenize=False, **settings)
     assert isinstance(text, str)  # of one conversation, not tokenized
     return text
-
-
-def pixel_budget(part: object, max_pixels: int | None, min_pixels: int | None, num_frames: int) -> dict[str, object]:
-    """
-    The `size` that keeps a frame within the budget, for processors that count pixels (Qwen2-VL and its descendants).
-
-    Some of them count the pixels of one frame, others those of the whole video: their `smart_resize` then has the
-    number of frames. Processors of a fixed resolution (SmolVLM, LLaVA) have no pixel budget and get no argument.
-    """
-    resize = getattr(inspect.getmodule(type(part)), "smart_resize", None)
-    size = getattr(part, "size", None)
-    if (max_pixels is None and min_pixels is None) or resize is None or size is None or not size.longest_edge:
-        return {}
-    scale = num_frames + num_frames % 2 if "num_frames" in inspect.signature(resize).parameters else 1
-    longest = size.longest_edge if max_pixels is None else max_pixels * scale
-    shortest = size.shortest_edge if min_pixels is None else min_pixels * scale
-    budget: dict[str, object] = {"size": {"shortest_edge": min(shortest, longest), "longest_edge": longest}}
-    if "cap_pixels_per_frame" in getattr(getattr(type(part), "valid_kwargs", None), "__annotations__", {}):
-        budget["cap_pixels_per_frame"] = False  # this budget is the cap
-    return budget
 
 
 class _TextOnly:

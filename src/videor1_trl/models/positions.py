@@ -1,5 +1,6 @@
 """The positions of a prompt's tokens, by the model's own rule and as the released code has them."""
 
+import inspect
 import itertools
 import types
 from typing import Protocol
@@ -8,8 +9,12 @@ import torch
 from torch import nn
 
 from .encoding import EncodedPrompt
+from .own_families import family_of, model_type_of
 
 
+RENAMED = {
+    "video_second_per_grid": "second_per_grids"
+}  # of a processor, and as a model's own rule names it (Qwen2.5-Omni)
 RELEASED_POSITIONS = ("qwen2_vl", "qwen2_5_vl")  # text goes on at the largest position of the video + 1
 
 
@@ -72,20 +77,41 @@ def prompt_positions(model: nn.Module, prompt: EncodedPrompt) -> torch.Tensor:
     Qwen-VL families and their like, else 1. Computed once per prompt.
     """
     if prompt.positions is None:
-        rules = (getattr(module, "get_rope_index", None) for module in model.modules())
-        rule = next((each for each in rules if each is not None), None)
-        length = len(prompt.input_ids)
-        if rule is None:
-            prompt.positions = torch.arange(length)[None]
-        elif not prompt.features:
-            prompt.positions = torch.arange(length).expand(3, -1)
-        else:
-            types = {key: torch.tensor([value]) for key, value in prompt.token_types.items()}
-            grids = {key: value for key, value in prompt.features.items() if not key.startswith("pixel_values")}
-            ids = torch.tensor([prompt.input_ids])
-            found, _ = rule(ids, attention_mask=torch.ones_like(ids), **types, **grids)
-            prompt.positions = found[:, 0]
+        own = family_of(model_type_of(model)).positions
+        prompt.positions = _by_model(model, prompt) if own is None else _checked(own(model, prompt), prompt)
     return prompt.positions
+
+
+def _by_model(model: nn.Module, prompt: EncodedPrompt) -> torch.Tensor:
+    rules = (getattr(module, "get_rope_index", None) for module in model.modules())
+    rule = next((each for each in rules if each is not None), None)
+    length = len(prompt.input_ids)
+    if rule is None:
+        return torch.arange(length)[None]
+    if not prompt.features:
+        return torch.arange(length).expand(3, -1)
+    known = inspect.signature(rule).parameters
+    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    inputs = {key: torch.tensor([value]) for key, value in prompt.token_types.items()}
+    for key, value in prompt.features.items():
+        if not key.startswith("pixel_values"):
+            inputs[RENAMED.get(key, key) if RENAMED.get(key) in known else key] = value
+    ids = torch.tensor([prompt.input_ids])
+    inputs = {key: value for key, value in inputs.items() if every or key in known}
+    found, _ = rule(ids, attention_mask=torch.ones_like(ids), **inputs)
+    positions: torch.Tensor = found[:, 0].long()
+    return positions
+
+
+def _checked(found: object, prompt: EncodedPrompt) -> torch.Tensor:
+    length = len(prompt.input_ids)
+    if isinstance(found, torch.Tensor) and found.dtype == torch.int64 and found.ndim == 2 and found.shape[1] == length:
+        return found.cpu()
+    what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+    raise TypeError(
+        f"positions of the family {prompt.model_type!r} gave {what}; it must give an int64 tensor (A, {length}) for a prompt of "
+        f"{length} tokens."
+    )
 
 
 def padded_positions(model: nn.Module, prompts: list[EncodedPrompt], length: int, num_completion: int) -> torch.Tensor:

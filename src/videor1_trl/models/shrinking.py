@@ -13,7 +13,8 @@ from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoP
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from .families import Processor, pixel_budget
+from .families import Processor
+from .pixels import pixel_budget
 
 
 class ProcessorShrink:

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Protocol, TypeGuard
@@ -13,6 +13,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .encoding import EncodedPrompt, Medium, MediumOutput, collate_features, join_features
+from .lengths import FRAMES, Parts, lengths_of
+from .mended import SECONDS
+from .own_families import family_of
 from .patches import embed_patches_by_products
 
 
@@ -24,10 +27,12 @@ class _Read(Protocol):
 
 def media_of(prompt: EncodedPrompt) -> list[Medium] | None:
     """The media of a prompt, videos and images each in their order; `None` where they cannot be told apart."""
+    if family_of(prompt.model_type).join is not None:  # made for whole prompts
+        return None
     if prompt.media is None:
         of_kind: dict[str, dict[str, torch.Tensor]] = {"video": {}, "image": {}}
         for key, value in prompt.features.items():
-            if key != "second_per_grid_ts":  # of the positions, not of the tower
+            if key not in SECONDS:
                 of_kind["video" if "video" in key else "image"][key] = value
         apart = {kind: _apart(kind, features) for kind, features in of_kind.items() if features}
         if any(features is None for features in apart.values()):
@@ -49,6 +54,9 @@ def _apart(kind: str, features: dict[str, torch.Tensor]) -> list[dict[str, torch
     parts = {
         key: value.split(sizes) if len(value) == sum(sizes) else value.split(1) for key, value in features.items()
     }
+    if FRAMES in features and features[FRAMES].ndim == 5:  # padded to the longest video of the prompt
+        videos = parts[FRAMES]
+        parts[FRAMES] = [video[:, :length] for video in videos for length in lengths_of(video)]
     if len({len(each) for each in parts.values()}) > 1:
         return None
     return [dict(zip(parts, each, strict=True)) for each in zip(*parts.values(), strict=True)]
@@ -286,7 +294,9 @@ def _chosen(output: _Read, indices: list[int]) -> MediumOutput:
     """What a model reads of its tower's output, for the media at these indices."""
     pooled = output.pooler_output
     chosen = MediumOutput(
-        pooler_output=pooled[indices] if isinstance(pooled, torch.Tensor) else [pooled[index] for index in indices]
+        pooler_output=pooled[indices]
+        if isinstance(pooled, torch.Tensor)
+        else _like(pooled, map(pooled.__getitem__, indices))
     )
     layers = getattr(output, "deepstack_features", None)
     if layers is not None:
@@ -306,15 +316,25 @@ def _outputs(
             medium.output = distinct[each]
         kept = [medium.output for medium in every if medium.output is not None]
         pooled = [output["pooler_output"] for output in kept]
-        tensors = [output for output in pooled if isinstance(output, torch.Tensor)]
-        joined = MediumOutput(
-            pooler_output=torch.cat(tensors) if tensors else [each for output in pooled for each in output]
-        )
+        joined = MediumOutput(pooler_output=_pooled(pooled))
         if "deepstack_features" in kept[0]:
             layers = zip(*(output["deepstack_features"] for output in kept), strict=True)
             joined["deepstack_features"] = [[each for of_medium in layer for each in of_medium] for layer in layers]
         outputs[kind] = TowerOutput(**joined)
     return outputs
+
+
+def _pooled(pooled: list[torch.Tensor | list[torch.Tensor]]) -> torch.Tensor | list[torch.Tensor]:
+    """Outputs of several media as a model takes them together: stacked, where they were and are of one length."""
+    tensors = [output for output in pooled if isinstance(output, torch.Tensor)]
+    if len(tensors) == len(pooled) and len({output.shape[1:] for output in tensors}) == 1:
+        return torch.cat(tensors)
+    every = [each for output in pooled for each in output]
+    return Parts(every) if tensors or any(isinstance(output, Parts) for output in pooled) else every
+
+
+def _like(pooled: Sequence[torch.Tensor], chosen: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    return Parts(chosen) if isinstance(pooled, Parts) else list(chosen)
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -204,6 +204,7 @@ def encoder(
         encode_settings={
             **args.pixel_settings,
             "chat_template_kwargs": getattr(args, "chat_template_kwargs", None) or {},
+            "model_type": model.config.model_type,
         },
     )
     tokenizer = getattr(model.processor, "tokenizer", model.processor)

@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_torch_flex_attn_available
 from transformers.utils.generic import is_flash_attention_requested
 
+from ..models.own_families import family_of, model_type_of
 from .layout import Layout, is_segments, layout_of, taken
 from .recurrent import hand_states_on, hands_states_on
 
@@ -267,6 +268,7 @@ def _varlen(
 
 
 PACKED = ("full_attention", "sliding_attention", "linear_attention")  # layers that packed groups can be computed in
+SAID = "its family is registered with shares=False"
 GONE_ON_FROM = (*PACKED, "chunked_attention")  # layers whose cache behind a prompt can be copied to the rows
 
 
@@ -282,6 +284,8 @@ def cannot_share(model: PreTrainedModel) -> str | None:
     Sharing needs layers that can be told who sees whom: full attention, sliding windows, and linear attention whose state behind
     a prompt its completions can go on from.
     """
+    if (own := family_of(model_type_of(model)).shares) is not None:
+        return cannot_take_segments(attention_of(model)) if own else SAID
     config, kinds = model.config.get_text_config(), layer_kinds(model)
     if unknown := kinds.difference(PACKED):
         return f"{type(model).__name__} has layers of {', '.join(sorted(unknown))}"
@@ -302,6 +306,8 @@ def cannot_share(model: PreTrainedModel) -> str | None:
 
 def cannot_go_on(model: PreTrainedModel) -> str | None:
     """Why rollouts cannot go on from one computation of their prompt, or `None` where they can."""
+    if (own := family_of(model_type_of(model)).shares) is not None:
+        return None if own else SAID
     if unknown := layer_kinds(model).difference(GONE_ON_FROM):
         return f"{type(model).__name__} has layers of {', '.join(sorted(unknown))}"
     return _takes_places(model)

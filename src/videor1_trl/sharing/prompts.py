@@ -18,7 +18,9 @@ from ..models.encoding import (
     collate_token_types,
     padded_inputs,
 )
+from ..models.lengths import read_lengths_apart
 from ..models.positions import correct_positions
+from ..models.refused import check_readable
 from ..models.saving import WholeCheckpoints
 from ..models.tokens import placeholder_token_ids
 from ..models.tower import Tower
@@ -27,6 +29,10 @@ from .calls import PackedCall, RowByRow, cannot_prefill, prefilled_once
 
 
 logger = get_logger(__name__)
+
+AUXILIARY_LOSS = (  # on by default in models with experts
+    "the router's auxiliary loss counts every row's tokens, prompts as often as they stand there; router_aux_loss_coef=0.0 leaves it out"
+)
 
 
 class PromptSharing:
@@ -60,8 +66,10 @@ class PromptSharing:
         unwrap: Callable[[nn.Module | None], PreTrainedModel] = trainer.accelerator.unwrap_model
         policy, self._reference = unwrap(trainer.model), getattr(trainer, "ref_model", None)
         reference = policy if self._reference is None else unwrap(self._reference)
+        check_readable(policy)
         for model in (policy, reference):
             correct_positions(model)
+            read_lengths_apart(model)
         self.model = policy
         calls = trainer.accelerator.autocast, self.calls_must_match
         self.tower = Tower(policy, None, *calls)
