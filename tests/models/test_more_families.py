@@ -1,5 +1,7 @@
 """What must hold for every further family: equal prompts, rows that do not see each other, a video that counts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,13 @@ from more_families import MORE_FAMILIES, build_family
 from packed import assert_same, computed
 from PIL import Image
 from tiny import colour_frames, write_mp4
+
+from videor1_trl import load_video, register_family, unregister_family
+from videor1_trl.generation.requests import GenerationSettings
+from videor1_trl.generation.transformers_backend import TransformersBackend
+from videor1_trl.models.encoding import encode_prompt
+from videor1_trl.models.refused import REFUSED as KNOWN_WRONG
+from videor1_trl.models.refused import cannot_read
 
 
 REFUSED = ("perception_lm",)
@@ -117,3 +126,70 @@ def test_one_step_moves_the_weights_of_tower_and_language_model(families, clips,
     moved = {name for name, parameter in tgrpo.model.named_parameters() if not torch.equal(parameter, before[name])}
     assert any("visual" in name or "vision" in name for name in moved)
     assert any("language_model" in name for name in moved)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_would_be_read_wrongly_is_refused_with_the_reason(families, clips, tmp_path, name):
+    with pytest.raises(NotImplementedError, match="PerceptionLMModel reads its videos as images") as refused:
+        trainer_of(families(name), [row(video=clips["long"])], tmp_path)
+    assert "register_family('perception_lm', encode=..., join=...)" in str(refused.value)
+    with pytest.raises(NotImplementedError, match="PerceptionLMModel reads its videos as images"):
+        TransformersBackend(families(name).model, families(name).processor, GenerationSettings(video_max_pixels=None))
+
+
+@pytest.mark.parametrize("model_type", ["molmo2", "minicpmv4_6"])
+def test_models_whose_joined_rows_are_wrong_are_refused_unless_their_family_is_registered(model_type):
+    model = torch.nn.Linear(1, 1)
+    model.config = SimpleNamespace(model_type=model_type)
+    assert cannot_read(model) == KNOWN_WRONG[model_type]
+    register_family(model_type, join=lambda features: features[0])
+    try:
+        assert cannot_read(model) is None
+    finally:
+        unregister_family(model_type)
+
+
+@pytest.mark.parametrize("name", ["glm4v", "glm46v"])
+def test_videos_go_as_pictures_among_the_images_in_the_order_of_the_prompt(families, clips, name):
+    processor, video, image = families(name).processor, load_video(clips["short"]), Image.open(clips["tall"])
+    budget = {"video_max_pixels": 784, "image_max_pixels": 1568}
+    for kinds in (["image", "video"], ["video", "image"]):
+        messages = [{"role": "user", "content": [{"type": kind} for kind in kinds]}]
+        prompt = encode_prompt(processor, messages, [video], [image], **budget)
+        grids = [[1, 2, 2]] * (len(video[0]) // 2)
+        grids.insert(len(grids) if kinds[0] == "video" else 0, [1, 4, 2])
+        assert prompt.features["image_grid_thw"].tolist() == grids
+        assert set(prompt.features) == {"pixel_values", "image_grid_thw"}
+        assert set(prompt.token_types["mm_token_type_ids"]) == {0, 1}
+
+
+def test_seconds_between_grids_are_those_of_each_video(families, clips):
+    """Qwen2.5-Omni's own processor takes every video for one of two frames a second."""
+    processor = families("qwen2_5_omni").processor
+    videos = [load_video(clips["long"], fps=fps) for fps in (1.0, 4.0)]
+    messages = [{"role": "user", "content": [{"type": "video"}] * 2}]
+    prompt = encode_prompt(processor, messages, videos, [], video_max_pixels=784)
+    found = prompt.features["video_second_per_grid"].tolist()
+    assert found == pytest.approx([2 / metadata.sampled_fps for _, metadata in videos])
+    assert found[0] > 2 * found[1]
+
+
+def test_the_auxiliary_loss_that_keeps_rows_from_sharing_is_named(families, clips, tmp_path, caplog):
+    rows = [row(video=clips["long"])]
+    assert not trainer_of(families("qwen3_vl_moe"), rows, tmp_path).sharing.shares
+    assert "router_aux_loss_coef=0.0" in caplog.text
+    assert trainer_of(families("qwen3_vl_moe"), rows, tmp_path, router_aux_loss_coef=0.0).sharing.shares
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "llava_next_video"])
+def test_the_tower_is_called_once_for_videos_of_unequal_length(families, clips, tmp_path, name):
+    """Also where another rank's are of one length: the number of calls must be the same on every rank."""
+    rows = [row("a?", video=clips["long"]), row("b?", video=clips["short"]), row("c?", video=clips["wide"])]
+    tgrpo = trainer_of(families(name), rows, tmp_path)
+    prompts, _, _ = encoded_of(tgrpo, rows)
+    assert len({prompt.features["pixel_values_videos"].shape[1] for prompt in prompts}) > 1
+    calls = []
+    hook = tgrpo.model.model.vision_tower.register_forward_pre_hook(lambda *_: calls.append(1))
+    computed(tgrpo, prompts, [[20, 21]] * 3, share=True)
+    hook.remove()
+    assert calls == [1]

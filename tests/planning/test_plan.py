@@ -14,6 +14,7 @@ import tiny
 import torch
 import transformers
 from datasets import Dataset
+from more_families import build_family
 from transformers import AutoConfig
 from trl import ModelConfig
 
@@ -125,6 +126,18 @@ def test_a_model_that_does_not_load_is_a_problem_of_one_line(options, message, m
     assert any(message in problem for problem in found.problems)
     assert all("\n" not in problem for problem in found.problems)
     assert found.steps is not None  # what does not need the model is planned all the same
+
+
+def test_a_budget_of_pixels_that_cannot_be_kept_is_found(models, rows, tmp_path):
+    found = planned(models("smolvlm"), rows, tmp_path, video_max_pixels=1023)
+    [problem] = [each for each in found.problems if "video_max_pixels" in each]
+    assert "video_max_pixels (1023) cannot be kept: SmolVLMVideoProcessor gives a large frame 1024 pixels" in problem
+    assert not planned(models("smolvlm"), rows, tmp_path, video_max_pixels=1024).problems
+
+
+def test_a_model_that_would_be_read_wrongly_is_found(rows, tmp_path):
+    found = planned(build_family("perception_lm", tmp_path / "model"), rows, tmp_path)
+    assert any("is not supported: PerceptionLMModel reads its videos as images" in each for each in found.problems)
 
 
 def test_a_processor_that_takes_no_videos_is_found(rows, tmp_path):

@@ -20,7 +20,7 @@ LARGE, SMALL = 1024, 28  # sides of the pictures that a processor is tried with
 FRAMES = 2
 
 
-def pixel_budget(part: object, max_pixels: int | None, min_pixels: int | None, num_frames: int) -> dict[str, object]:
+def pixel_budget(part: Any, max_pixels: int | None, min_pixels: int | None, num_frames: int) -> dict[str, object]:
     """
     The settings that keep a frame within the budget, for processors that count pixels (`size`: Qwen2-VL and its descendants), or
     tokens of so many pixels (`max_soft_tokens`: Gemma 4).

@@ -26,9 +26,10 @@ def cannot_read(model: nn.Module) -> str | None:
         return None
     if model_type in REFUSED:
         return REFUSED[model_type]
-    for module in model.modules():
-        if not hasattr(module, "get_image_features") or hasattr(module, "get_video_features"):
-            continue
+    reading = [module for module in model.modules() if hasattr(module, "get_image_features")]
+    if any(hasattr(module, "get_video_features") for module in reading):
+        return None
+    for module in reversed(reading):  # the innermost
         if "pixel_values_videos" in inspect.signature(type(module).forward).parameters:  # PerceptionLM
             return (
                 f"{type(module).__name__} reads its videos as images (it has no get_video_features), and the frames that it pads the "

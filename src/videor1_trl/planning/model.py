@@ -20,6 +20,7 @@ from trl import ModelConfig, get_peft_config
 
 from ..models.adapters import base_of, processor_source
 from ..models.families import takes_videos
+from ..models.refused import check_readable
 from ..models.released import load_processor
 from ..sharing.attention import cannot_share
 from ..text.messages import Named
@@ -43,7 +44,7 @@ class Findings:
         """What the function returns; `None`, and a problem, where it fails as loading does."""
         try:
             return function()
-        except (ImportError, KeyError, OSError, ValueError) as error:
+        except (ImportError, KeyError, NotImplementedError, OSError, ValueError) as error:
             self.problems.append(f"{what}: {first_line(error)}")
             return None
 
@@ -150,6 +151,7 @@ def plan_model(args: RunArguments, model_args: ModelConfig, engine: Engine, find
     attention = wanted or model.config.get_text_config()._attn_implementation
     not_shared = _not_shared(args, model, attention)
     model_class = type(model).__name__
+    findings.tried("model", lambda: check_readable(model))
     adapter = name if base is not None and args.adapter == "continue" else None
     weights = findings.tried("adapters", lambda: _weights(model, model_args, dtype, engine, adapter))
     if weights is None:

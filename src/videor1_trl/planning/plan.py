@@ -170,7 +170,8 @@ def plan_run(
         plan.problems.append("eval_strategy is set, and there is no eval_dataset.")
     encode = None
     if plan.model is not None and plan.model.processor is not None:
-        encode = encoder(args, plan.model, video_loader)
+        model = plan.model
+        encode = plan.tried("media", lambda: encoder(args, model, video_loader))
     for name, dataset in (("train", train_dataset), ("eval", eval_dataset)):
         if dataset is not None:
             plan.data[name] = plan_data(
