@@ -126,12 +126,12 @@ class Bench:
         return BatchLoader(self.processor, self._scenes, contrast, encode_settings=chosen)
 
     def load(self, name: str, contrast: AnyContrast | None = None, settings: EncodeSettings | None = None) -> Row:
-        """One of [`~scenes.RECORDS`], encoded; with its `contrast`, where one is given."""
+        """One of the `RECORDS` of `scenes.py`, encoded; with its `contrast`, where one is given."""
         loader = self.loader(contrast, settings)
         return loader.load([RECORDS[name]], 0, 1, 0 if contrast is None else 1, step=1)[0]
 
     def prompt(self, name: str) -> EncodedPrompt:
-        """One of [`~scenes.RECORDS`], encoded once, so that its rows share the object."""
+        """One of the `RECORDS` of `scenes.py`, encoded once, so that its rows share the object."""
         if name not in self._prompts:
             self._prompts[name] = self.load(name).encoded
         return self._prompts[name]

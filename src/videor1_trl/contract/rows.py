@@ -150,10 +150,10 @@ def packed(bench: Bench) -> str:
         raise NotApplicable(f"rows compute their prompts one by one: {reason}.")
     names = usable(bench, ("video", "text", "image", "longer video", "two videos"))
     prompts = [bench.prompt(name) for name in names if name != "two videos" or why_refused(bench, name) is None]
-    rows = [prompts[0]] * 3 + [prompts[1]] * 2 + prompts[2:]
+    rows = [prompts[0]] * 2 + [prompts[1]] * 2 + prompts[2:]
     if not bench.sharing.packs(rows):
         raise NotApplicable("images see ahead in this model, so its rows are computed one by one.")
-    lengths = (8, 1, 5, 4, 0, 3, 6, 2)[: len(rows)]
+    lengths = (8, 5, 4, 0, 3, 6, 2)[: len(rows)]
     completions = [bench.completion(length, 7 * index) for index, length in enumerate(lengths)]
     results: list[tuple[list[torch.Tensor], list[torch.Tensor], Gradients]] = []
     for shares in (True, False):
@@ -169,6 +169,7 @@ def packed(bench: Bench) -> str:
     return f"log-probabilities within {found:.1g}, gradients within {of_norm:.1g} of their norm{only}"
 
 
+@torch.enable_grad()
 def cold_start(bench: Bench) -> str:
     """`VideoSFTTrainer`'s collator and call of the model."""
     names = usable(bench, ("video", "text", "image", "longer video"))
@@ -179,28 +180,29 @@ def cold_start(bench: Bench) -> str:
         pad_token_id=bench.pad_token_id,
     )
     shares = bench.sharing.shares
-    padded = _sft(bench, collator, names, shares=False)
-    for name, loss in zip(names, padded[0], strict=True):
-        alone = _sft(bench, collator, [name], shares=False)[0]
+    losses = _sft(bench, collator, names, shares=False)
+    for name, loss in zip(names, losses, strict=True):
+        with torch.no_grad():
+            alone = _sft(bench, collator, [name], shares=False)
         bench.differ(alone, [loss], f"the loss of {name}, padded by itself and in a batch")
     if not shares:
         return "padded rows alone = in a batch; padding_free falls back to padding, since rows cannot share a sequence"
-    packed = _sft(bench, collator, names, shares=True)
-    found = bench.differ([packed[0].mean()], [padded[0].mean()], "losses padded and padding-free")
-    of_norm = bench.differ_in_gradients(packed[1], padded[1], "gradients padded and padding-free")
+    padded, packed_losses = bench.gradients(losses.mean()), _sft(bench, collator, names, shares=True)
+    packed = bench.gradients(packed_losses.mean())
+    found = bench.differ([packed_losses.mean()], [losses.mean()], "losses padded and padding-free")
+    of_norm = bench.differ_in_gradients(packed, padded, "gradients padded and padding-free")
     return f"loss within {found:.1g}, gradients within {of_norm:.1g} of their norm"
 
 
-def _sft(bench: Bench, collator: Completions, names: list[str], shares: bool) -> tuple[torch.Tensor, Gradients]:
-    """The mean loss of each row (B,) and the gradients of their mean."""
+def _sft(bench: Bench, collator: Completions, names: list[str], shares: bool) -> torch.Tensor:
+    """The mean loss of each row, (B,), with its graph."""
     batch = collator([RECORDS[name] for name in names])
     tensors = {key: batch[key].to(bench.device) for key in ("input_ids", "attention_mask", "labels")}
     trainer = cast("Any", _Supervised(bench))
-    counts = (tensors["labels"] != -100).sum(1)
-    with bench.computing(True, shares), torch.enable_grad():
+    with bench.computing(True, shares):
         call: Any = VideoSFTTrainer._model_call(trainer, bench.model, batch["encoded"], tensors, False)
-        losses = -call(**tensors, use_cache=False, fused_lm_head=True).log_probs.float().sum(1) / counts
-        return losses.detach(), bench.gradients(losses.mean())
+        logps: torch.Tensor = call(**tensors, use_cache=False, fused_lm_head=True).log_probs
+    return -logps.float().sum(1) / (tensors["labels"] != -100).sum(1)
 
 
 class _Supervised:

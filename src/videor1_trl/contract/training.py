@@ -179,6 +179,8 @@ def save_load(bench: Bench) -> str:
         raise NotApplicable(
             "a model with adapters saves those alone; the checks of adapters are in `videor1_trl.models`."
         )
+    if getattr(bench.base, "is_quantized", False):
+        raise NotApplicable("the model is quantised, so that its adapters alone are saved.")
     size = sum(each.numel() * each.element_size() for each in bench.model.parameters())
     with tempfile.TemporaryDirectory(prefix="videor1_contract_") as folder:
         free = shutil.disk_usage(folder).free
