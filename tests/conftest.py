@@ -25,7 +25,12 @@ from stand_in_server import Server  # noqa: E402
 from videor1_trl.media.limits import begin_readings  # noqa: E402
 
 
-collect_ignore = ["engines/run.py", "engines/resume.py", "engines/killed_records.py"]  # started as processes
+collect_ignore = [
+    "engines/run.py",
+    "engines/resume.py",
+    "engines/killed_records.py",
+    "engines/sampling.py",
+]  # started as processes
 
 torch.set_num_threads(1)
 # No test is about time: on a busy machine any example may take long. The suite has the same examples in every run;

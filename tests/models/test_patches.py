@@ -22,7 +22,8 @@ def both(**options):
 
 
 def close(one, other):
-    return torch.allclose(one, other, rtol=0, atol=1e-6 * max(1.0, float(other.detach().abs().max())))
+    """Sums of 1,176 products are rounded otherwise by every kernel: 1.3e-6 was seen."""
+    return torch.allclose(one, other, rtol=0, atol=1e-5 * max(1.0, float(other.detach().abs().max())))
 
 
 @pytest.mark.parametrize("bias", [True, False])
