@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 import trl
@@ -148,6 +149,21 @@ def test_vllms_server_takes_features_and_has_what_is_posted():
     assert "worker_extension_cls" in ParallelConfig.__dataclass_fields__, changed
     assert "child_sampling_params.seed = seed + index" in inspect.getsource(parallel_sampling), changed
     assert ServeSubcommand.name == "serve", changed
+
+
+@pytest.mark.vllm
+def test_families_that_vllm_cannot_load_are_refused_for_what_is_still_so():
+    import vllm
+    from transformers.models.pixtral import modeling_pixtral
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    again = f"vLLM {vllm.__version__} knows it now: try it again, and read REFUSED in sharing/vllm.py."
+    known = ModelRegistry.get_supported_archs()
+    for name in ("Glm46V", "PerceptionLM", "Qwen2_5OmniThinker", "VideoLlama3"):
+        assert f"{name}ForConditionalGeneration" not in known, again
+    assert not hasattr(modeling_pixtral, "PixtralRotaryEmbedding"), again  # LLaVA-OneVision, LLaVA-NeXT-Video
+    file = Path(vllm.__file__).parent / "model_executor/models/pixtral.py"
+    assert "PixtralRotaryEmbedding," in file.read_text(), again
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is there")

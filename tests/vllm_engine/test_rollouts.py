@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import small
+import tiny
 import torch
 from datasets import Dataset
 from helpers import config, parity, row
@@ -140,6 +141,69 @@ def test_training_is_refused_where_vllm_and_the_learner_differ(small_models, med
     trainer = make(small_models(), media, tmp_path, max_steps=1, vllm_max_logp_difference=1e-9)
     with pytest.raises(RuntimeError, match=r"vllm_max_logp_difference \(1e-09\)"):
         trainer.train()
+
+
+def test_a_failing_engine_is_named_and_answers_again_behind_it(small_models, media, compared, tmp_path, monkeypatch):
+    trainer = make(small_models(), media, tmp_path, max_steps=1)
+    model = trainer.vllm_generation.llm.llm_engine.model_executor.driver_worker.model_runner.model
+
+    def fail(*arguments, **settings):
+        raise RuntimeError("out of memory")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(RuntimeError, match=r"32 requests in it \(RuntimeError: out of mem"),
+    ):
+        patch.setattr(model, "forward", fail)
+        trainer.train()
+    assert not trainer.vllm_generation.llm.llm_engine.has_unfinished_requests()
+    trainer.train()
+    assert len(compared) == 1 and max(compared[0]) < FLOAT32
+
+
+def test_a_prompt_that_vllm_refuses_is_named(small_models, media, tmp_path):
+    trainer = make(small_models(), media, tmp_path, max_steps=1, vllm_max_model_length=40)
+    with pytest.raises(
+        RuntimeError, match=r"refuses a prompt: .* maximum model length of 40.* vllm_max_model_length is"
+    ):
+        trainer.train()
+
+
+@pytest.mark.parametrize("pixels, tokens", [(28 * 28 * 9, 72), (28 * 28 * 16, 128)])
+def test_videos_longer_than_what_the_engine_reads_at_a_time(
+    pixels, tokens, small_models, compared, tmp_path, monkeypatch
+):
+    """Eight pairs of frames; vLLM has room for 112 tokens of a medium of this model, and refuses one with more."""
+    arguments = vllm_rollouts.engine_arguments
+    monkeypatch.setattr(
+        vllm_rollouts, "engine_arguments", lambda *given: {**arguments(*given), "max_num_batched_tokens": 48}
+    )
+    videos = [tiny.write_mp4(tmp_path / f"{i}.mp4", tiny.colour_frames(i, 64, 112, 112)) for i in range(2)]
+    rows = [{**row("which way?"), "videos": videos}, {**row("left?"), "videos": videos[:1]}]
+    trainer = make(
+        small_models(), None, tmp_path, rows, max_steps=1, per_device_train_batch_size=8, video_max_pixels=pixels
+    )
+    if tokens > 112:
+        with pytest.raises(RuntimeError, match=r"refuses a prompt: .* 128 embedding tokens, .* video_max_pixels and"):
+            trainer.train()
+        return
+    trainer.train()
+    assert len(compared) == 1 and max(compared[0]) < FLOAT32
+    kinds = [prompt.input_ids.count(small_models().model.config.video_token_id) for prompt in trainer._batch.encoded]
+    assert set(kinds) == {tokens, 2 * tokens}
+
+
+def test_frames_that_are_shuffled_are_read_once_where_each_is_an_image(small_models, media, tmp_path, monkeypatch):
+    rows = [row(video=video) for video in media["videos"][:2]]
+    trainer = make(small_models("internvl"), media, tmp_path, rows, max_steps=1, per_device_train_batch_size=8)
+    model = trainer.vllm_generation.llm.llm_engine.model_executor.driver_worker.model_runner.model
+    read, original = [], model.extract_feature
+    monkeypatch.setattr(model, "extract_feature", lambda pixels: read.append(len(pixels)) or original(pixels))
+    trainer.train()
+    frames = sum(
+        len(row.features["pixel_values"]) for row in {id(row): row for row in trainer._batch.encoded}.values()
+    )
+    assert sum(read) == frames > 10
 
 
 def wrong_order(trainer, monkeypatch):

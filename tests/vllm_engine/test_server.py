@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import signal
 import threading
 from collections import Counter
 
@@ -210,6 +211,24 @@ def test_answers_that_cannot_be_used_reach_all_ranks_as_the_reason(small_models,
     with answering({GENERATE: json.dumps({"choices": [whole]})}) as address:
         monkeypatch.setattr(client, "base_url", address)
         assert ask() == ([[5]], [[[-0.5]], []])
+
+
+def test_an_interruption_does_not_wait_for_a_server_that_is_silent(small_models, media, served, tmp_path, monkeypatch):
+    client = make(small_models(), media, tmp_path, max_steps=1, **served()).vllm_generation.vllm_client
+    prompts, begun = [Prompt(EncodedPrompt([5, 6])), Prompt(EncodedPrompt([5, 7]))], threading.Barrier(3)
+    complete = client._complete
+    monkeypatch.setattr(client, "_complete", lambda *each: begun.wait(60) >= 0 and complete(*each))
+
+    def interrupt():
+        begun.wait(60)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with answering({}) as address:
+        monkeypatch.setattr(client, "base_url", address)
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            client.generate(prompts, max_tokens=4)
+        assert sum(each.name == "videor1_trl-input" for each in threading.enumerate()) == 2  # still under way
 
 
 def test_on_two_ranks_the_main_process_asks_for_all(small_models, served, tmp_path):

@@ -145,7 +145,7 @@ def _step(engine: Any, number: int) -> list[Any]:
         return list(engine.step())
     except (RuntimeError, ValueError, AssertionError, VLLMError) as error:  # torch's of memory are RuntimeErrors
         raise RuntimeError(
-            f"vLLM's engine failed with {number} requests in it ({type(error).__name__}: {error}). Out of memory: lower "
+            f"vLLM's engine failed with {number} requests in it ({type(error).__name__}: {error}). Where memory is short, lower "
             "vllm_gpu_memory_utilization (of an evaluation gpu_memory_utilization), max_prompt_length or the number of rollouts at a "
             "time. Else its log above says why."
         ) from error

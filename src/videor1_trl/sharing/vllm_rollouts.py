@@ -143,7 +143,8 @@ def _engine_class() -> type:
                 outputs = complete(self, [(row, self._restricted(sampling_params)) for row in rows])
             if (fault := next((each for each in outputs if isinstance(each, Exception)), None)) is not None:
                 raise RuntimeError(
-                    f"vLLM refuses a prompt (see vllm_max_model_length, max_prompt_length): {fault}"
+                    f"vLLM refuses a prompt: {fault} Here vllm_max_model_length is the longest prompt with its completion; "
+                    "max_prompt_length, video_max_frames, video_max_pixels and image_max_pixels make prompts shorter."
                 ) from fault
             cached, total = (sum(each) for each in zip(*map(_cached, outputs), strict=True))
             trainer._metrics[mode[0]]["vllm/cached_prompt_tokens"].append(cached / total)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from functools import partial
 from typing import Any, NoReturn
 
 import requests
@@ -16,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from trl.generation.vllm_client import VLLMClient, parse_logprobs
 from urllib3.util.retry import Retry
 
+from ..media.readahead import in_threads, settle
 from ..models.encoding import EncodedPrompt
 from ..text.messages import Named
 from .vllm import FINISHED, TESTED, is_tested
@@ -122,21 +125,22 @@ class RolloutClient(VLLMClient):
         """
         call = mode_and_step(self._trainer)
         self._calls = Counter({call: self._calls[call] + 1})
+        distinct: dict[object, EncodedPrompt] = {}
         rows_of: dict[object, list[int]] = {}
         for row, prompt in enumerate(prompts):
             if prompt.encoded is not None:
-                rows_of.setdefault(_key(prompt.encoded), []).append(row)
+                key = _key(prompt.encoded)
+                distinct.setdefault(key, prompt.encoded)
+                rows_of.setdefault(key, []).append(row)
         seeds = (self._trainer.args.seed, *call, self._calls[call])
         ids: list[list[int]] = [[] for _ in prompts]
         logps: list[list[list[float | None]]] = [[] for _ in prompts]
         try:
             work = [
-                (prompts[rows[0]].encoded, {**self._sampling(theirs), "n": len(rows), "seed": _seed(*seeds, place)})
-                for place, rows in enumerate(rows_of.values())
+                (distinct[key], {**self._sampling(theirs), "n": len(rows), "seed": _seed(*seeds, place)})
+                for place, (key, rows) in enumerate(rows_of.items())
             ]
-            with ThreadPoolExecutor(max_workers=max(1, min(AT_ONCE, len(work)))) as executor:
-                answers = list(executor.map(self._complete, *zip(*work, strict=True)) if work else [])
-            for rows, choices in zip(rows_of.values(), answers, strict=True):
+            for rows, choices in zip(rows_of.values(), self._ask(work), strict=True):
                 of_rows, _ = parse_logprobs([choice["logprobs"] for choice in choices])
                 for row, choice, values in zip(rows, choices, of_rows or [], strict=True):
                     if len(values) != len(choice["token_ids"]):
@@ -162,6 +166,24 @@ class RolloutClient(VLLMClient):
                 f"The vLLM server at {self.base_url} cannot empty its prefix cache while requests run that are not of this run: "
                 "prompts would be read with old weights. A run needs a server of its own."
             )
+
+    def _ask(self, work: Sequence[tuple[EncodedPrompt, Named]]) -> list[list[Named]]:
+        """The completions of all prompts. A fault or an interruption ends the wait at once; what is under way is left behind."""
+        futures: list[Future[list[Named]]] = [Future() for _ in work]
+        over = threading.Event()
+
+        def ask(future: Future[list[Named]], prompt: EncodedPrompt, sampling: Named) -> None:
+            if not over.is_set():
+                settle(future, self._complete, prompt, sampling)
+
+        in_threads([partial(ask, future, *each) for future, each in zip(futures, work, strict=True)], AT_ONCE)
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            return [future.result() for future in futures]
+        finally:
+            over.set()
 
     def _complete(self, prompt: EncodedPrompt, sampling: Named) -> list[Named]:
         """The completions of a prompt, `sampling["n"]` of them."""
