@@ -30,7 +30,7 @@ from bench_step import PHASES, build_model, floor_seconds, make_trainer, matrix_
 
 NEW_TOKENS = 64
 # rollouts of a question, frames
-CASES = [(4, 16), (8, 16), (16, 16), (8, 32), (8, 64)]
+CASES = [(group, frames) for frames in (16, 32, 64) for group in (4, 8, 16)]
 # times the floor, at 8 rollouts and 16 frames, and the step at 16 rollouts over that at 8
 REACH = {"step": 3.0, "loss": 2.2, "log-probabilities": 2.2, "rollouts": 4.5}
 REACH_DOUBLED = 1.25
