@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from accelerate import PartialState
 from hybrids import gemma4
 from more_families import BUILDERS
 from PIL import Image
@@ -14,6 +15,7 @@ from videor1_trl import TGRPOConfig
 from videor1_trl.media.settings import DefaultPixels
 from videor1_trl.models.encoding import encode_prompt
 from videor1_trl.models.pixels import check_pixels, counted_frames, pixel_budget
+from videor1_trl.scripts.evaluate import make_parser
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +83,19 @@ def test_a_budget_that_cannot_be_kept_is_refused_and_the_least_that_can_is_taken
     check_pixels(processors(name), {field: found})
 
 
-def test_a_default_that_cannot_be_kept_is_told_and_the_processor_decides(processors, caplog):
-    defaults = TGRPOConfig("unused", bf16=False, use_cpu=True).pixel_settings
-    assert isinstance(defaults["video_max_pixels"], DefaultPixels)
+def test_a_default_that_cannot_be_kept_is_told_and_the_processor_decides(processors, caplog, monkeypatch):
+    monkeypatch.setattr(PartialState, "_shared_state", {})  # as without a trainer
     check_pixels(processors("internvl"), {"video_max_pixels": DefaultPixels(500)})
     assert "video_max_pixels (500) cannot be kept: InternVLVideoProcessor gives a large frame 784" in caplog.text
+
+
+def test_what_is_chosen_is_no_default():
+    defaults = TGRPOConfig("unused", bf16=False, use_cpu=True).pixel_settings
+    assert isinstance(defaults["video_max_pixels"], DefaultPixels)
     assert not isinstance(
         TGRPOConfig("unused", use_cpu=True, bf16=False, video_max_pixels=500).video_max_pixels, DefaultPixels
     )
+    assert isinstance(make_parser().get_default("video_max_pixels"), DefaultPixels)
 
 
 @pytest.mark.parametrize("tiles, shown", [(1, 1), (2, 1), (3, 3), (5, 5), (9, 5)])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.logging import get_logger
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from ..media.settings import DefaultPixels
 
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)  # also where no trainer has set accelerate up
 
 LARGE, SMALL = 1024, 28  # sides of the pictures that a processor is tried with
 FRAMES = 2

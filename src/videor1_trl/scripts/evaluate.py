@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # slow to import, and a wrong flag is to be said at once
 
 def make_parser() -> CommandParser:
     from videor1_trl.generation.requests import GenerationSettings
+    from videor1_trl.media.settings import DefaultPixels
 
     groups = {
         "what is asked": QuestionArguments,
@@ -37,7 +38,7 @@ def make_parser() -> CommandParser:
         "who judges open answers": JudgeArguments,
     }
     parser = CommandParser(__doc__, groups)
-    parser.set_defaults(video_max_pixels=256 * 28 * 28)  # the paper's in evaluation
+    parser.set_defaults(video_max_pixels=DefaultPixels(256 * 28 * 28))  # the paper's in evaluation
     return parser
 
 
