@@ -125,7 +125,7 @@ def _cell(found: Found, checks: tuple[str, ...]) -> str:
 
 def _short(reason: str) -> str:
     reason = re.sub(r'^such a prompt is refused: (Record with prompt "\[.*?\]": )?', "refused: ", reason)
-    reason = reason if len(reason) <= 220 else f"{reason[:217].rstrip()} ..."
+    reason = reason if len(reason) <= 400 else f"{reason[:397].rstrip()} ..."
     return reason.replace("|", "\\|").replace("<", "&lt;")
 
 
