@@ -17,6 +17,7 @@ from videor1_trl.generation.transformers_backend import TransformersBackend
 from videor1_trl.models.encoding import encode_prompt
 from videor1_trl.models.refused import REFUSED as KNOWN_WRONG
 from videor1_trl.models.refused import cannot_read
+from videor1_trl.models.seen import seen_media
 
 
 REFUSED = ("perception_lm",)
@@ -193,3 +194,22 @@ def test_the_tower_is_called_once_for_videos_of_unequal_length(families, clips, 
     computed(tgrpo, prompts, [[20, 21]] * 3, share=True)
     hook.remove()
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    "name", ["internvl", "glm4v", "glm46v", "llava_onevision", "llava_next_video", "qwen2_5_omni"]
+)
+def test_what_was_seen_is_shown_video_by_video(families, clips, name):
+    processor, image = families(name).processor, Image.open(clips["square"])
+    videos = [load_video(clips[each], fps=4.0) for each in ("short", "long")]
+    messages = [{"role": "user", "content": [{"type": "video"}, {"type": "image"}, {"type": "video"}]}]
+    budget = {} if "llava" in name or name == "internvl" else {"video_max_pixels": 784, "image_max_pixels": 784}
+    seen = seen_media(processor, encode_prompt(processor, messages, videos, [image], **budget))
+    assert len(seen) == 3
+    for found, (frames, _) in zip(seen, videos, strict=False):
+        expected = frames.float().mean((2, 3))
+        torch.testing.assert_close(
+            found.float().mean((2, 3)), expected, rtol=0, atol=6
+        )  # as the codec has its colours
+    colour = torch.from_numpy(np.array(image)).float().mean((0, 1))
+    torch.testing.assert_close(seen[2].float().mean((0, 2, 3)), colour, rtol=0, atol=6)

@@ -17,7 +17,7 @@ from .lengths import FRAMES, padded
 from .mended import drop_full_mask, encode_options, lacks_images, mend_seconds, videos_as_pictures
 from .own_families import family_of
 from .pixels import pixel_budget
-from .processing import processed
+from .processing import media_order, processed
 
 
 TemplateSettings = dict[str, object]  # what a chat template reads beside the messages, such as `enable_thinking`
@@ -92,6 +92,8 @@ class EncodedPrompt:
             The prompt's videos and images one by one, once they are told apart; see [`~tower.media_of`].
         model_type (`str`, *optional*):
             Whose model it was encoded for; what is registered of that family goes for the prompt.
+        order (`list[tuple[str, int]]`):
+            Kind and number of frames (1 of an image) of each medium, in the order of the prompt.
     """
 
     input_ids: list[int]
@@ -102,6 +104,7 @@ class EncodedPrompt:
     positions: torch.Tensor | None = None
     media: list[Medium] | None = None
     model_type: str | None = None
+    order: list[tuple[str, int]] = field(default_factory=list)
 
 
 class PreprocessedOnce:
@@ -272,7 +275,7 @@ def _encoded(
     drop_full_mask(features)
     videos_as_pictures(processor, input_ids, token_types, features)
     kinds = frozenset(kind for kind, media in (("video", videos), ("image", images)) if media)
-    return EncodedPrompt(input_ids, token_types, features, kinds, opened)
+    return EncodedPrompt(input_ids, token_types, features, kinds, opened, order=media_order(processor, text, lengths))
 
 
 def collate_features(prompts: list[EncodedPrompt]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import torch
@@ -28,6 +29,21 @@ def processed(
     if takes_videos(processor) and len({len(frames) for frames, _ in videos}) > 1 and _stacks_frames(processor):
         return _of_unequal_videos(processor, text, videos, images, kwargs)
     return _processed(processor, text, videos, images, {**kwargs, "return_tensors": "pt"})
+
+
+def media_order(processor: Any, text: str, lengths: list[int]) -> list[tuple[str, int]]:
+    """
+    The media of a rendered prompt in their order, `("video", frames)` and `("image", 1)`; none where its placeholders are not told.
+
+    Args:
+        lengths (`list[int]`): frames of each video.
+    """
+    tokens = {str(getattr(processor, f"{kind}_token", "")): kind for kind in ("image", "video")}
+    found = re.findall("|".join(re.escape(token) for token in tokens if token), text) if all(tokens) else []
+    kinds, rest = [tokens[token] for token in found], iter(lengths)
+    if len(tokens) < 2 or kinds.count("video") != len(lengths):
+        return []
+    return [(kind, next(rest) if kind == "video" else 1) for kind in kinds]
 
 
 def _processed(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import itertools
+from typing import Any, Protocol
 
 import torch
 
@@ -42,7 +43,11 @@ def seen_media(processor: Processor, prompt: EncodedPrompt) -> list[torch.Tensor
     """
     features = prompt.features
     videos = _pictures(processor, features, "pixel_values_videos", "video_grid_thw", "video_processor")
-    videos_as_images = "video" in prompt.kinds and not videos  # SmolVLM
+    videos_as_images = "video" in prompt.kinds and not videos
+    if (
+        videos_as_images and prompt.order and features["pixel_values"].ndim < 5
+    ):  # InternVL, GLM-V; SmolVLM keeps them apart
+        return _in_order(processor, prompt)
     part = "video_processor" if videos_as_images else "image_processor"
     images = _pictures(processor, features, "pixel_values", "image_grid_thw", part)
     if prompt.kinds and not (videos or images):
@@ -66,10 +71,29 @@ def _pictures(
         parts = values.split([t * h * w for t, h, w in grids])
         found = [_unpatched(patches, sizes, settings) for patches, sizes in zip(parts, grids, strict=True)]
     elif values.ndim in (4, 5) and values.shape[-3] == 3:
-        found = list(values) if values.ndim == 5 else [values]
+        found = [each[~each[:, 0, 0, 0].isnan()] for each in values] if values.ndim == 5 else [values]
     else:
         return []
     return [_as_uint8(each, settings) for each in found]
+
+
+def _in_order(processor: Any, prompt: EncodedPrompt) -> list[torch.Tensor]:
+    """Videos, then images, of a prompt whose videos are pictures among its images, with a run of placeholder tokens for each."""
+    values, grids = prompt.features["pixel_values"].float(), prompt.features.get("image_grid_thw")
+    if grids is not None:
+        sizes = grids.prod(-1).tolist()
+    else:
+        runs = itertools.groupby(token == processor.image_token_id for token in prompt.input_ids)
+        sizes = [len(list(run)) // processor.image_seq_length for is_image, run in runs if is_image]
+    entries, number = list(values.split(sizes)), 0
+    seen: dict[str, list[torch.Tensor]] = {"video": [], "image": []}
+    for kind, frames in prompt.order:
+        settings = getattr(processor, f"{kind}_processor")
+        own = range(number, number + -(-frames // settings.temporal_patch_size if grids is not None else -frames))
+        number = own.stop
+        found = [entries[n] if grids is None else _unpatched(entries[n], grids[n].tolist(), settings) for n in own]
+        seen[kind].append(_as_uint8(torch.cat(found), settings))
+    return seen["video"] + seen["image"]
 
 
 def _unpatched(patches: torch.Tensor, sizes: list[int], settings: _Preprocessing) -> torch.Tensor:
