@@ -2,6 +2,8 @@
 
 import json
 import re
+import zipfile
+from pathlib import Path
 
 import pytest
 from helpers import row, trainer
@@ -18,7 +20,7 @@ from videor1_trl.media import video as video_module
 from videor1_trl.media.addresses import is_within
 from videor1_trl.media.frame_cache import FrameCache
 from videor1_trl.media.limits import Limits
-from videor1_trl.scripts import cache_media, evaluate, train_tgrpo
+from videor1_trl.scripts import ask, cache_media, evaluate, generate_cot, train_sft, train_tgrpo
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,6 @@ def test_bytes_of_a_streamed_dataset_are_read_and_kept(models, media, tmp_path, 
 @pytest.fixture
 def on_bucket(bucket, media, models, tmp_path):
     """Records whose videos lie in a bucket, one of them in an archive there; the flags of commands on it."""
-    import zipfile
-    from pathlib import Path
 
     with zipfile.ZipFile(tmp_path / "clips.zip", "w") as file:
         file.write(media["videos"][1], "in/b.mp4")
@@ -211,6 +211,36 @@ def test_commands_read_a_bucket_that_is_named_as_root(bucket, on_bucket, tmp_pat
     bucket.reset()
     assert "2 videos are kept" in run_script(cache_media, training, {})
     assert {method for method, *_ in bucket.asked} <= {"HEAD", "GET"} and bucket.sent < 2**20
+
+
+@pytest.mark.slow
+def test_ask_rationales_and_the_cold_start_read_a_bucket_too(bucket, on_bucket, tmp_path, run_script):
+    model = on_bucket[-2:] + ["--dtype", "float32"]
+    one = ["--video", "s3://videos/data/a.mp4", "--question", "Which way?", "--max_new_tokens", 4]
+    run_script(ask, [*model, *one], {})  # what the user names on the command line is named
+    assert any("a.mp4" in path for _, path, _ in bucket.asked)
+    cot = ["--output_dir", tmp_path / "cot", "--max_new_tokens", 4, "--num_samples", 1]
+    run_script(generate_cot, [*on_bucket, *cot, "--dtype", "float32"], {})
+    entries = [json.loads(line) for line in (tmp_path / "cot" / "completions.jsonl").read_text().splitlines()]
+    assert [each["error"] for each in entries if "key" in each] == [None, None]
+    records = json.loads(Path(on_bucket[1]).read_text())
+    taught = tmp_path / "taught.json"
+    taught.write_text(json.dumps([{**each, "process": "<think>It goes left.</think>"} for each in records]))
+    flags = [
+        "--dataset",
+        taught,
+        *on_bucket[2:],
+        "--output_dir",
+        tmp_path / "sft",
+        "--max_steps",
+        1,
+        "--use_cpu",
+        "True",
+    ]
+    flags += ["--bf16", "False", "--report_to", "none", "--save_strategy", "no", "--dtype", "float32"]
+    bucket.reset()
+    run_script(train_sft, flags, {})
+    assert any("a.mp4" in path for _, path, _ in bucket.asked)
 
 
 @pytest.mark.slow
