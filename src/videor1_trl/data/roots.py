@@ -21,8 +21,9 @@ def resolve_path(path: str, root: str | Path) -> str:
 
     Decided from the text alone, without opening anything: `..` is worked out first, so `a/../b.mp4` is `ROOT/b.mp4`
     whatever `a` is. `clips.zip::b.mp4` is a member of an archive; where `root` is an archive, every path is one. A backslash
-    separates folders as on Windows. An absolute path is accepted where it lies under `root`. Symbolic links are followed when the file is opened, wherever they lead: records cannot make one, and
-    linking a disk of videos into `root` is common.
+    separates folders as on Windows. An absolute path is accepted where it lies under `root`. Symbolic links
+    are followed when the file is opened, wherever they lead: records cannot make one, and linking a disk of videos into `root`
+    is common.
 
     Args:
         path (`str`): relative or absolute, as the record has it.
