@@ -13,8 +13,9 @@ from store_server import s3
 
 from videor1_trl import ImageError, VideoError, check_media, load_image, load_video
 from videor1_trl.media import archives, stores
-from videor1_trl.media.limits import Limits
+from videor1_trl.media.limits import Limits, metered
 from videor1_trl.media.readahead import VideoStore
+from videor1_trl.media.sources import opened_source
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +117,16 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
 
     with pytest.raises(VideoError, match="unpacks to more than 1,000 bytes"):
         load_video(f"{damaged(path, claim)}::a.mp4")
+
+
+@pytest.mark.parametrize("size", [0, 2**20 - 1, 2**20, 2**20 + 5, 2**20 + 195, 2**21 + 5])
+def test_a_member_is_unpacked_to_its_last_byte(tmp_path, size):
+    """Where a piece of a mebibyte is full, the decoder may hold the rest of a repetition back."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        file.writestr("zeros", bytes(size))
+    with metered(Limits()), opened_source(f"{path}::zeros", VideoError) as (data, _):
+        assert data.all() == bytes(size)
 
 
 def test_a_member_that_has_to_be_unpacked_is_bounded(tmp_path):

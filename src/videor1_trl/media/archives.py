@@ -113,17 +113,21 @@ def _unpacked(content: Blob, member: Member) -> Blob:
     """A deflated member, which can only be read from its beginning on: bounded by what it claims and by what is fetched."""
     check_size(member.size)
 
-    def pieces() -> Iterator[bytes]:
-        unpack, size, checksum = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
+    def plain(unpack: Any) -> Iterator[bytes]:
         for packed in content.pieces():
             while packed and not unpack.eof:
-                piece = unpack.decompress(packed, 2**20)
+                yield unpack.decompress(packed, 2**20)
                 packed = unpack.unconsumed_tail
-                size, checksum = size + len(piece), zlib.crc32(piece, checksum)
-                meter().check()
-                if size > member.size:
-                    raise ValueError(f"its archive is damaged: it unpacks to more than {member.size:,} bytes")
-                yield piece
+        yield unpack.flush()  # a few bytes, where the last piece was full
+
+    def pieces() -> Iterator[bytes]:
+        size, checksum = 0, 0
+        for piece in plain(zlib.decompressobj(-zlib.MAX_WBITS)):
+            meter().check()
+            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
+            if size > member.size:
+                raise ValueError(f"its archive is damaged: it unpacks to more than {member.size:,} bytes")
+            yield piece
         if size != member.size or checksum != member.checksum:
             raise ValueError("its archive is damaged: size or checksum of the member are others. Fetch it again")
 
