@@ -11,6 +11,8 @@ from werkzeug.exceptions import NotFound
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import send_from_directory
 
+from videor1_trl.media.isolation import end_all
+
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
@@ -97,6 +99,7 @@ def s3(monkeypatch):
         monkeypatch.setenv(name, value)
     server = Server(DomainDispatcherApplication(create_backend_app))
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    end_all()  # processes that decode have the environment of their beginning
     client = boto3.client("s3", endpoint_url=server.url)
     client.create_bucket(Bucket="videos")
     server.put = lambda name, data: client.put_object(Bucket="videos", Key=name, Body=data)
@@ -104,3 +107,4 @@ def s3(monkeypatch):
         yield server
     finally:
         server.close()
+        end_all()
