@@ -225,9 +225,13 @@ def test_an_interruption_does_not_wait_for_a_server_that_is_silent(small_models,
 
     with answering({}) as address:
         monkeypatch.setattr(client, "base_url", address)
-        threading.Thread(target=interrupt).start()
-        with pytest.raises(KeyboardInterrupt):
-            client.generate(prompts, max_tokens=4)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+        try:
+            threading.Thread(target=interrupt).start()
+            with pytest.raises(KeyboardInterrupt):
+                client.generate(prompts, max_tokens=4)
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert sum(each.name == "videor1_trl-input" for each in threading.enumerate()) == 2  # still under way
 
 
