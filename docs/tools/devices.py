@@ -167,6 +167,6 @@ def tables() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n\n".join(tables()))  # noqa: T201
+    print("\n\n".join(tables()))
     for name in SIZES:
-        print(name, *(f"{each:,}" for each in parameters(name, False)))  # noqa: T201
+        print(name, *(f"{each:,}" for each in parameters(name, False)))

@@ -179,6 +179,15 @@ def identity_and_notes(description: Mapping[str, object]) -> tuple[dict[str, obj
     return identity, {key: value for key, value in description.items() if key in notes}
 
 
+def noting_choices(
+    requests: Iterable[GenerationRequest], choices: dict[str, Sequence[str]]
+) -> Iterator[GenerationRequest]:
+    """The requests as they are asked for; the choices of each are written into `choices`, by its key."""
+    for request in requests:
+        choices[request.key] = request.choices
+        yield request
+
+
 def callable_name(function: Callable[..., object]) -> str:
     """A function with its module, for a result file."""
     name = getattr(function, "__qualname__", type(function).__qualname__)

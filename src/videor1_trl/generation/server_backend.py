@@ -27,6 +27,7 @@ from .requests import (
     GenerationSettings,
     WeighedChoices,
     callable_name,
+    noting_choices,
     versions,
 )
 from .server_answers import TOP_LOGPROBS, count, excerpt, text_of_answer, weighed_choices
@@ -138,16 +139,13 @@ class ServerBackend:
         """
         choices: dict[str, Sequence[str]] = {}
 
-        def noted() -> Iterator[GenerationRequest]:
-            for request in requests:
-                choices[request.key] = request.choices
-                yield request
-
         def read(key: str, begun: str, answer: object) -> WeighedChoices:
             return weighed_choices(key, choices[key], answer)
 
         body: Body = {"logprobs": True, "top_logprobs": TOP_LOGPROBS, "max_tokens": 1, "temperature": 0.0}
-        return self._asked(noted(), body, read, lambda key, error: WeighedChoices(key, None, error))
+        return self._asked(
+            noting_choices(requests, choices), body, read, lambda key, error: WeighedChoices(key, None, error)
+        )
 
     def _asked(
         self,

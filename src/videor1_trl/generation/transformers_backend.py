@@ -42,6 +42,7 @@ from .requests import (
     WeighedChoices,
     callable_name,
     device_name,
+    noting_choices,
     versions,
 )
 
@@ -134,12 +135,7 @@ class TransformersBackend(EncodesRequests):
         """How likely each choice of a request is to be the next token, in any order; raises as [`generate`] does."""
         choices: dict[str, Sequence[str]] = {}
 
-        def noted() -> Iterator[GenerationRequest]:
-            for request in requests:
-                choices[request.key] = request.choices
-                yield request
-
-        for window in windows_ahead(noted(), WINDOW * self.batch_size, self._encode_window):
+        for window in windows_ahead(noting_choices(requests, choices), WINDOW * self.batch_size, self._encode_window):
             yield from (WeighedChoices(key, None, str(e)) for key, e in window if isinstance(e, ValueError))
             for prompts in self._batches(window):
                 rows = [encoded for _, encoded in prompts]

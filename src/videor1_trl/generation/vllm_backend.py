@@ -30,6 +30,7 @@ from .requests import (
     GenerationSettings,
     WeighedChoices,
     callable_name,
+    noting_choices,
     versions,
 )
 
@@ -103,12 +104,7 @@ class VllmBackend(EncodesRequests):
         """How likely each choice of a request is to be the next token, in any order; raises as [`generate`] does."""
         choices: dict[str, Sequence[str]] = {}
 
-        def noted() -> Iterator[GenerationRequest]:
-            for request in requests:
-                choices[request.key] = request.choices
-                yield request
-
-        for window in windows_ahead(noted(), self.window, self._encode_window):
+        for window in windows_ahead(noting_choices(requests, choices), self.window, self._encode_window):
             yield from (WeighedChoices(key, None, str(e)) for key, e in window if isinstance(e, ValueError))
             yield from self._weighed([(key, prompt, choices.pop(key)) for key, prompt in self._in_order(window)])
 

@@ -207,7 +207,7 @@ def check_size(size: int) -> None:
 
 def spooled(pieces: Iterable[bytes]) -> Blob:
     """Pieces put together, in memory or in a file that has no name and goes with its last reader."""
-    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY)  # noqa: SIM115
+    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY)
     size = 0
     for piece in pieces:
         size += len(piece)

@@ -15,10 +15,8 @@ WINDOW = 20  # logged steps at the end that most figures are means of
 # The thresholds; the table of docs/watching.md says each with its reason
 CUT_OFF = 0.2  # share of completions
 FORMAT = 0.02  # best mean of the format reward
-EQUAL_GROUPS, MOVED = (
-    0.8,
-    0.05,
-)  # share of groups; mean change of an advantage by the bonus, which then teaches in them too
+EQUAL_GROUPS = 0.8  # share of groups
+MOVED = 0.05  # mean change of an advantage by the bonus, which then teaches in groups of equal rewards too
 BONUS_RATE, EFFECT = 0.05, 0.005  # share of rollouts with a bonus; mean change of an advantage
 GAP, RIGHT = 0.02, 0.1  # accuracy on ordered less contrast frames; accuracy below which a gap means nothing
 ENTROPY_LOW, ENTROPY_FALL, ENTROPY_RISE = 0.02, 0.1, 3.0  # nats a token; of the start's
@@ -108,9 +106,8 @@ def _format(log: Log) -> Iterator[str]:
 
 def _equal_groups(log: Log) -> Iterator[str]:
     share, moved = log.late("frac_reward_zero_std"), log.late("temporal/effect") or 0.0
-    if (
-        share is not None and share > EQUAL_GROUPS and moved < MOVED
-    ):  # added to advantages the bonus is none of the rewards
+    # a bonus that is added to advantages is none of the rewards
+    if share is not None and share > EQUAL_GROUPS and moved < MOVED:
         accuracy = log.late("temporal/accuracy")
         said = "" if accuracy is None else f" (accuracy there: {accuracy:.2f})"
         yield (
