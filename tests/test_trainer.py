@@ -27,7 +27,7 @@ from videor1_trl import (
     get_temporal_reward,
     temporal_reward,
 )
-from videor1_trl.media.decode import VideoError
+from videor1_trl.media.errors import VideoError
 from videor1_trl.media.video import load_video
 from videor1_trl.models.encoding import EncodedPrompt
 from videor1_trl.models.families import text_only

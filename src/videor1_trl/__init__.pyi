@@ -18,7 +18,7 @@ from .contrast import (
 from .data.order_tasks import make_order_tasks
 from .data.records import load_video_r1
 from .media.check import check_media
-from .media.decode import ImageError, MediaError, VideoError
+from .media.errors import ImageError, MediaError, VideoError
 from .media.images import load_image
 from .media.video import load_video
 from .models.own_families import register_family, unregister_family

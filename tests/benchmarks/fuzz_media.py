@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import files
 
-from videor1_trl.media.decode import MediaError
+from videor1_trl.media.errors import MediaError
 from videor1_trl.media.images import load_image
 from videor1_trl.media.limits import Limits
 from videor1_trl.media.video import load_video

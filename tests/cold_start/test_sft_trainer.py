@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 from videor1_trl import TGRPOTrainer, VideoSFTConfig, VideoSFTTrainer, format_reward, load_video_r1
 from videor1_trl.data.placing import PromptError
 from videor1_trl.data.targets import completion_text
-from videor1_trl.media.decode import VideoError
+from videor1_trl.media.errors import VideoError
 from videor1_trl.models.tokens import placeholder_token_ids
 
 

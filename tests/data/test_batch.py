@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from videor1_trl.contrast import reverse_frames, shuffle_frames
 from videor1_trl.data.batch import BatchLoader, owns_contrast
 from videor1_trl.data.placing import PromptError, media_list, place_media
-from videor1_trl.media.decode import ImageError, VideoError
+from videor1_trl.media.errors import ImageError, VideoError
 from videor1_trl.media.video import load_video
 
 

@@ -20,7 +20,7 @@ from videor1_trl.generation.backends import make_backend
 from videor1_trl.generation.media import THREADS, load_requests, windows_ahead
 from videor1_trl.generation.requests import GeneratedCompletion, GenerationRequest, GenerationSettings
 from videor1_trl.generation.transformers_backend import GumbelNoise, TransformersBackend
-from videor1_trl.media.decode import VideoError
+from videor1_trl.media.errors import VideoError
 
 
 SETTINGS = {"max_new_tokens": 12, "video_max_pixels": 28 * 28 * 4}

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import videor1_trl.media.decode as decode
 from videor1_trl.media.check import check_media
-from videor1_trl.media.decode import VideoError
+from videor1_trl.media.errors import VideoError
 from videor1_trl.media.video import load_video, sample_indices
 
 
@@ -184,8 +184,8 @@ def test_a_seek_may_land_early_but_not_late(videos, name):
 def test_only_the_sampled_frames_of_a_long_video_are_turned_into_pixels(tmp_path, monkeypatch):
     path = write(tmp_path / "long.mp4", frames=600, size=(32, 32), options=x264(**GOP))
     decoded = []
-    original = decode._pixels
-    monkeypatch.setattr(decode, "_pixels", lambda frame: decoded.append(frame.pts) or original(frame))
+    original = decode.pixels_of
+    monkeypatch.setattr(decode, "pixels_of", lambda frame: decoded.append(frame.pts) or original(frame))
     frames, metadata = load_video(path, num_frames=4)
     assert len(decoded) == 4
     assert torch.equal(frames, full_decode(path)[metadata.frames_indices])
@@ -369,7 +369,9 @@ def test_a_frame_made_of_a_damaged_one_is_found(videos, monkeypatch, name):
     spoiled = {time for time, _ in packets[flagged:next_key]}
     spoiled |= {time for time, _ in packets[next_key:] if time < packets[next_key][0]}
     order = sorted(time for time, _ in packets)
-    monkeypatch.setattr(decode, "_is_flagged", lambda packet: packet.pts == packets[flagged][0])
+    for module in ("index", "decode"):
+        name_there = f"videor1_trl.media.{module}.is_marked_damaged"
+        monkeypatch.setattr(name_there, lambda packet: packet.pts == packets[flagged][0])
     for number, time in enumerate(order):
         source = {"path": str(videos(name))}
         monkeypatch.setattr("videor1_trl.media.video.sample_indices", lambda *args, number=number, **kwargs: [number])

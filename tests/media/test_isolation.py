@@ -17,7 +17,7 @@ from videor1_trl import VideoSFTConfig
 from videor1_trl.generation.media import load_requests
 from videor1_trl.generation.requests import GenerationRequest, GenerationSettings
 from videor1_trl.media import isolation
-from videor1_trl.media.decode import ImageError, VideoError
+from videor1_trl.media.errors import ImageError, VideoError
 from videor1_trl.media.images import load_image
 from videor1_trl.media.limits import Limits
 from videor1_trl.media.video import load_video
@@ -119,7 +119,7 @@ def test_a_decoder_that_hangs_within_itself_is_ended(videos, tmp_path, monkeypat
     hung.write_text(
         "import ctypes, sys\n"
         "def hang(*args): ctypes.PyDLL(None).sleep(600)\n"  # holds the interpreter's lock: no thread could go on
-        "import videor1_trl.media.decode as decode\ndecode._pixels = hang\n"
+        "import videor1_trl.media.decode as decode\ndecode.pixels_of = hang\n"
     )
     isolation.end_all()
     with monkeypatch.context() as patch:

@@ -18,9 +18,10 @@ from files import full_decode, written
 from videor1_trl.media import decode
 from videor1_trl.media.check import check_media
 from videor1_trl.media.containers import check_announced
-from videor1_trl.media.decode import ImageError, VideoError
+from videor1_trl.media.errors import ImageError, VideoError
 from videor1_trl.media.images import load_image
 from videor1_trl.media.limits import IMAGE_FORMATS, VIDEO_FORMATS, Limits, TooMuch, metered
+from videor1_trl.media.opening import Timed
 from videor1_trl.media.video import load_video
 
 
@@ -270,7 +271,7 @@ def test_time_runs_out(videos, name, as_bytes):
 def test_time_runs_out_within_a_demuxer(videos):
     """Where it goes round in the file without giving a packet, no line of ours is reached: its reads are ended."""
 
-    class Round(decode.Timed):
+    class Round(Timed):
         def read(self, size=-1, /):
             found = super().read(size)
             if not found:
@@ -385,7 +386,7 @@ def test_whatever_a_decoder_raises_is_a_video_error(videos, monkeypatch, error):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(decode, "_pixels", fail)
+    monkeypatch.setattr(decode, "pixels_of", fail)
     with pytest.raises(VideoError, match=f"cannot be read \\({type(error).__name__}"):
         load_video(path)
     monkeypatch.setattr("videor1_trl.media.check.video_stream", fail)

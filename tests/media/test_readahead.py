@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videor1_trl.data.placing import PromptError
-from videor1_trl.media.decode import VideoError
+from videor1_trl.media.errors import VideoError
 from videor1_trl.media.readahead import LookAhead, VideoStore
 from videor1_trl.media.video import load_video
 

@@ -13,7 +13,7 @@ from videor1_trl.contrast import flip_frames, get_contrast_by_column, get_shuffl
 from videor1_trl.generation.encoding import EncodesRequests
 from videor1_trl.generation.requests import GenerationRequest, GenerationSettings
 from videor1_trl.media import decode
-from videor1_trl.media.decode import VideoError
+from videor1_trl.media.errors import VideoError
 from videor1_trl.media.limits import Limits
 from videor1_trl.media.video import load_video
 from videor1_trl.models.shrinking import ProcessorShrink

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from videor1_trl.media.check import check_media
-from videor1_trl.media.decode import ImageError, MediaError, VideoError
+from videor1_trl.media.errors import ImageError, MediaError, VideoError
 from videor1_trl.media.images import load_image
 from videor1_trl.media.video import clip_range, load_video, sample_indices
 

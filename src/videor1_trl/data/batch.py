@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from ..contrast import AnyContrast, contrasted, frame_seconds, picks_frames, takes_row
 from ..media.columns import MEDIA_COLUMNS
-from ..media.decode import MediaError
+from ..media.errors import MediaError
 from ..media.frame_cache import FrameCache
 from ..media.images import load_image
 from ..media.loader import Video, VideoLoader

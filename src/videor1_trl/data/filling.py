@@ -7,7 +7,7 @@ import datasets
 from datasets.utils import tqdm
 
 from ..media.columns import undecoded
-from ..media.decode import MediaError
+from ..media.errors import MediaError
 from ..media.readahead import media_key
 from .batch import BatchLoader, place_row
 

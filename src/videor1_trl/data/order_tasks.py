@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 from tqdm.auto import tqdm
 
-from ..media.decode import VideoError
+from ..media.errors import VideoError
 from ..media.video import load_video
 from ..text.messages import ANSWER_CLOSE, ANSWER_OPEN
 

@@ -8,7 +8,7 @@ import torch
 from transformers.video_utils import VideoMetadata
 from trl.data_utils import is_conversational
 
-from ..media.decode import MediaError
+from ..media.errors import MediaError
 from ..media.frame_cache import FrameCache
 from ..media.loader import Video, VideoLoader
 from ..media.shrink import Shrink

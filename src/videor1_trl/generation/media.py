@@ -16,7 +16,7 @@ from trl.data_utils import is_conversational
 
 from ..contrast import contrasted, picks_frames
 from ..data.placing import PromptError, place_media, read_video
-from ..media.decode import MediaError
+from ..media.errors import MediaError
 from ..media.frame_cache import FrameCache
 from ..media.images import load_image
 from ..media.limits import check_not_interrupted

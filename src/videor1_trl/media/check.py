@@ -15,9 +15,10 @@ from datasets.utils import tqdm
 from ..text.messages import Named
 from .archives import NO_MEMBER
 from .columns import IMAGE_COLUMNS, MEDIA_COLUMNS, _cast
-from .decode import MediaError, VideoError, open_container, printable, reason, video_stream
+from .errors import MediaError, VideoError, printable, reason
 from .images import check_sides, load_image
 from .limits import Limits, meter, metered
+from .opening import open_container, video_stream
 from .sources import NO_FILE, opened_source
 from .video import load_video
 

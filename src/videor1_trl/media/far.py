@@ -12,17 +12,9 @@ from av.stream import Disposition
 
 from .blobs import Blob, Hollow
 from .containers import samples_of
-from .decode import (
-    EXACT_CONTAINERS,
-    Clip,
-    Index,
-    Inexact,
-    decode_seeking,
-    open_container,
-    read_frames,
-    read_index,
-    video_stream,
-)
+from .decode import Clip, Inexact, decode_seeking, read_frames
+from .index import EXACT_CONTAINERS, Index, read_index
+from .opening import open_container, video_stream
 
 
 # In an mp4 the times and key frames of these are told by its head alone; of others the pictures themselves are looked into

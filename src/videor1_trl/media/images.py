@@ -8,9 +8,11 @@ import PIL.Image
 import PIL.ImageOps
 
 from .blobs import Blob
-from .decode import ImageError, MediaError, Timed, on_white, reason
+from .errors import ImageError, MediaError, reason
 from .isolation import Isolation, check_isolation, load_image_in_process
 from .limits import IMAGE_FORMATS, Limits, meter, metered
+from .opening import Timed
+from .pictures import on_white
 from .sources import named_source, opened_source
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
-from .decode import ImageError, MediaError, VideoError, printable
+from .errors import ImageError, MediaError, VideoError, printable
 from .limits import Limits, at_end_of_readings, check_not_interrupted
 from .loader import Video
 

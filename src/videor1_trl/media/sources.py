@@ -12,7 +12,7 @@ from pathlib import Path
 from .addresses import check_archive, is_remote, is_within, split_member, without_secrets
 from .archives import NO_MEMBER, directory_of, member_of
 from .blobs import Blob, of_file
-from .decode import MediaError, printable
+from .errors import MediaError, printable
 from .limits import Limits, meter, metered
 from .stores import far_file, look_up
 

@@ -15,12 +15,15 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from .addresses import is_remote, without_secrets
-from .decode import Clip, Frames, ImageError, Index, VideoError, printable, reason
+from .decode import Clip
+from .errors import ImageError, VideoError, printable, reason
 from .far import read_source
 from .images import check_sides, load_image
+from .index import Index
 from .isolation import Isolation, check_isolation, is_of_files, load_in_process
 from .limits import Limits, meter, metered
 from .loader import Video
+from .pictures import Frames
 from .shrink import Shrink, shrinking
 from .sources import opened_source
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from .decode import MediaError
+from .errors import MediaError
 from .images import load_image
 from .limits import Limits
 from .video import load_video
