@@ -69,11 +69,31 @@ def test_defaults_are_the_papers(tmp_path):
         ("video_num_frames", 0, "video_num_frames (0) must be at least 1, or unset"),
         ("video_min_pixels", 10**6, "video_min_pixels (1000000) must be at most video_max_pixels (1568)"),
         ("max_prompt_length", 0, "max_prompt_length (0) must be at least 1, or unset"),
+        ("num_contrast_generations", 2.5, "num_contrast_generations (2.5) must be a whole number between 1 and"),
+        ("dynamic_sampling", 1.5, "dynamic_sampling (1.5) must be a whole number of at least 0"),
+        ("dynamic_sampling", "2", "dynamic_sampling ('2') must be a whole number of at least 0"),
+        ("dynamic_sampling", True, "dynamic_sampling (True) must be a whole number of at least 0"),
+        ("num_iterations", 1.5, "num_iterations (1.5) must be a whole number of at least 1"),
+        ("log_rollouts_steps", 0.5, "log_rollouts_steps (0.5) must be a whole number of at least 1, or unset"),
+        ("log_frame_side", 160.5, "log_frame_side (160.5) must be a whole number of at least 16."),
+        ("video_num_frames", 7.5, "video_num_frames (7.5) must be a whole number of at least 1, or unset"),
+        ("video_min_frames", 4.5, "video_min_frames (4.5) must be a whole number"),
+        ("video_num_workers", 0.5, "video_num_workers (0.5) must be a whole number of at least 0"),
+        ("video_cache_gb", float("nan"), "video_cache_gb (nan) must be at least 0"),
+        ("per_device_train_batch_size", 4.5, "per_device_train_batch_size (4.5) must be a whole number of at least 1"),
     ],
 )
 def test_values_out_of_range_are_named(tmp_path, setting, value, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         config(tmp_path, **{setting: value})
+
+
+@pytest.mark.parametrize(
+    "said, meant",
+    [("Task", "task"), ("GROUP", "group"), ("true", "group"), (True, "group"), ("False", "none"), (False, "none")],
+)
+def test_scale_rewards_is_stored_as_it_is_read(tmp_path, said, meant):
+    assert config(tmp_path, scale_rewards=said).scale_rewards == meant
 
 
 @pytest.mark.parametrize(

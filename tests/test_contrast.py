@@ -120,6 +120,9 @@ def test_clips_keep_what_is_near_together_and_never_the_order(num_frames, num_cl
 def test_fewer_than_two_clips_are_refused():
     with pytest.raises(ValueError, match=re.escape("num_clips (1) must be at least 2")):
         get_shuffle_clips(1)
+    for number in (2.5, "4", True):
+        with pytest.raises(ValueError, match=re.escape(f"num_clips ({number!r}) must be a whole number")):
+            get_shuffle_clips(number)
     assert shuffle_clips(numbered(1), seeded(0)).shape[0] == 1
 
 

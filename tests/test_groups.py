@@ -203,11 +203,48 @@ def test_running_means_by_hand():
 
 
 def test_groups_far_from_their_task_use_their_own_spread():
-    """Sigma of the task 0.01: rewards 1 and 0 would be 50 from the mean, so they are divided by their own 0.7071."""
+    """Sigma of the task 0.01: rewards 1 and 0 would be 50 from the mean, so they are divided by their own 0.5."""
     spread = TaskSpread(moments={"a": (0.0, 0.0001)})
     rewards = torch.tensor([1.0, 0.0, 0.01, 0.0])
     found = spread.divisors(rewards, ["a"] * 4, 2)
-    assert found.tolist() == pytest.approx([0.5**0.5 + 1e-6] * 2 + [0.01 + 1e-6] * 2, abs=1e-6)
+    assert found.tolist() == pytest.approx([0.5 + 1e-6] * 2 + [0.01 + 1e-6] * 2, abs=1e-6)
+    # 1, 0, 0, 0: mean 1/4, variance 3/16 (of a population, as the released code has it), so 0.75 / 0.433 = 1.732
+    rewards = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    found = (rewards - 0.25) / spread.divisors(rewards, ["a"] * 4, 4)
+    assert found.tolist() == pytest.approx([1.7320, -0.5773, -0.5773, -0.5773], abs=1e-4)
+
+
+class Halves:
+    """Contrast rollouts are paid 1 and 0, ordered ones nothing beside their accuracy."""
+
+    __name__ = "halves"
+
+    def __call__(self, accuracies, contrast_accuracies, **group):
+        return [0.0] * len(accuracies)
+
+    def contrast_rewards(self, accuracies, contrast_accuracies, **group):
+        return [1.0, 0.0]
+
+
+def test_trained_contrast_rollouts_are_on_the_scale_of_their_own_rewards(models, media, tmp_path):
+    """
+    Ordered rewards all 1, of which sigma is the floor, 1e-3; contrast rewards 1 and 0: mean 0.5, sigma 0.5, advantages of 1, where
+    sigma of the ordered ones gave 500.
+    """
+    settings = {"options": {"temporal_reward_func": Halves()}, "scale_rewards": "task"}
+    rows = [row(video=media["videos"][0], kind="idle")]
+    tgrpo = trainer(models(), rows, tmp_path, by_question([]), **settings)
+    inputs = rollouts(tgrpo)
+    assert not inputs["advantages"].any()
+    found = sorted(each.advantage for each in inputs["contrast"] if each is not None)
+    assert found == pytest.approx([-1.0, 1.0], abs=1e-4)
+    assert tgrpo.task_spread.moments == {"multiple choice": (1.0, 1.0), "multiple choice (contrast)": (0.5, 0.5)}
+    # far from their task, whose sigma is 0.01, they are divided by their own 0.5
+    tgrpo.task_spread.moments["multiple choice (contrast)"] = (0.0, 0.0001)
+    tgrpo.task_spread.decay = 1.0
+    tgrpo._step = 0
+    found = sorted(each.advantage for each in rollouts(tgrpo)["contrast"] if each is not None)
+    assert found == pytest.approx([-1.0, 1.0], abs=1e-4)
 
 
 def test_advantages_are_on_the_scale_of_their_task(models, tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from .media.settings import VideoArguments
+from .media.settings import VideoArguments, check_whole, is_whole
 from .objectives.chosen import OBJECTIVES, objective_of
 from .objectives.dynamics import ROUTERS
 
@@ -271,16 +271,14 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
         self.check_ranges()
         self._check_watched()
         for name, lowest in (("num_generations", 2), ("num_iterations", 1), ("steps_per_generation", 1)):
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise ValueError(f"{name} ({value}) must be at least {lowest}.")
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), lowest)
         self._check_temporal()
-        if self.dynamic_sampling < 0:
-            raise ValueError(
-                f"dynamic_sampling ({self.dynamic_sampling}) must be at least 0: rounds of further prompts."
-            )
-        if str(self.scale_rewards).lower() not in (*SCALES, "true", "false"):
+        check_whole("dynamic_sampling", self.dynamic_sampling, 0, ": rounds of further prompts")
+        scale = str(self.scale_rewards).lower()
+        if scale not in (*SCALES, "true", "false"):
             raise ValueError(f"scale_rewards ({self.scale_rewards!r}) must be one of {', '.join(SCALES)}.")
+        self.scale_rewards = {"true": "group", "false": "none"}.get(scale, scale)  # as TRL reads them
         if self.loss_type not in LOSS_TYPES:
             raise ValueError(f"loss_type ({self.loss_type!r}) must be one of {', '.join(LOSS_TYPES)}.")
         if self.multi_objective_aggregation != "sum_then_normalize":
@@ -296,10 +294,8 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
 
     def _check_watched(self) -> None:
         for name, lowest in (("log_rollouts_steps", 1), ("log_rollouts_groups", 1), ("log_frame_side", 16)):
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                unset = "" if name == "log_frame_side" else ", or unset"
-                raise ValueError(f"{name} ({value}) must be at least {lowest}{unset}.")
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), lowest, "" if name == "log_frame_side" else ", or unset")
         if not 0 < self.log_rollouts_mib < float("inf"):
             raise ValueError(f"log_rollouts_mib ({self.log_rollouts_mib}) must be above 0.")
 
@@ -325,9 +321,9 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
 
     def _check_temporal(self) -> None:
         contrast, group = self.num_contrast_generations, self._group_size
-        if contrast is not None and not 1 <= contrast <= group:
+        if contrast is not None and not (is_whole(contrast) and 1 <= contrast <= group):
             raise ValueError(
-                f"num_contrast_generations ({contrast}) must be between 1 and num_generations ({group}). Change it, or "
+                f"num_contrast_generations ({contrast}) must be {'' if is_whole(contrast) else 'a whole number '}between 1 and num_generations ({group}). Change it, or "
                 f"leave it unset for {max(1, group // 2)}; for no contrast rollouts at all pass "
                 "temporal_reward_func=None to the trainer."
             )

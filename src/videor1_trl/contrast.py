@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -207,6 +208,8 @@ class _ShuffleClips:
     __name__ = "shuffle_clips"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.num_clips, Integral) or isinstance(self.num_clips, bool):
+            raise ValueError(f"num_clips ({self.num_clips!r}) must be a whole number of at least 2.")
         if self.num_clips < 2:
             raise ValueError(f"num_clips ({self.num_clips}) must be at least 2, or there is no order to change.")
 
@@ -228,7 +231,7 @@ def get_shuffle_clips(num_clips: int = 4) -> Contrast:
     [2, 3, 0, 1]
 
     Raises:
-        `ValueError`: fewer than two clips.
+        `ValueError`: fewer than two clips, or a number that is not whole.
     """
     return _ShuffleClips(num_clips)
 

@@ -70,7 +70,8 @@ class Rollouts:
         rewards (`torch.Tensor` of shape (W * B, F), *optional*): of all ranks, by reward function, NaN for no verdict.
         contrast_accuracies (`torch.Tensor` of shape (W * B,), *optional*): of all ranks, NaN where a row owns no contrast rollout.
         idle (`torch.Tensor` of shape (groups,), *optional*): bool, of the groups of all ranks: nothing in it has an advantage.
-        divisors (`torch.Tensor` of shape (W * B,), *optional*): of the centred rewards, with `scale_rewards="task"`.
+        divisors, contrast_divisors (`torch.Tensor` of shape (W * B,), *optional*): of the centred rewards, and of those of the
+            contrast rollouts at the rows that own them, with `scale_rewards="task"`.
         logps (`list[tuple]` of length B): of the completions' tokens, behind ordered and behind contrast frames; `None` for none.
         draws (`tuple[int, int]`): run and step, which decide what objectives draw.
         trains_contrast (`bool`): whether the contrast rollouts join the loss.
@@ -92,6 +93,7 @@ class Rollouts:
     rewards: torch.Tensor | None = None
     idle: torch.Tensor | None = None
     divisors: torch.Tensor | None = None
+    contrast_divisors: torch.Tensor | None = None
     contrast_accuracies: torch.Tensor | None = None
     logps: list[tuple[list[float], list[float]] | None] = field(default_factory=list)
     draws: tuple[int, int] = (0, 0)
@@ -364,8 +366,8 @@ class Rollouts:
         trained = ~rewards.isnan()
         own = slice(accelerator.process_index * len(self.rows), (accelerator.process_index + 1) * len(self.rows))
         advantages = contrast_advantages(rewards, size, trainer.scale_rewards)
-        if self.divisors is not None:
-            advantages = advantages / self.divisors
+        if self.contrast_divisors is not None:
+            advantages = advantages / self.contrast_divisors
         found: list[ContrastRow | None] = [None] * len(self.rows)
         for place, (index, ids) in enumerate(zip(self.owners, self.contrast_ids, strict=True)):
             prompt = self.rows[index].contrast

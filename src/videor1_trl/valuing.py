@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 
 from .objectives.groups import Gathered, temporal_metrics
-from .objectives.spread import equal_groups, zero_std_by_kind
+from .objectives.spread import contrast_task, equal_groups, zero_std_by_kind
 from .rewards.reward import Completion
 from .text.messages import Message
 
@@ -80,9 +80,17 @@ def note_spread(trainer: Any, rewards: torch.Tensor) -> None:
         batch.idle = batch.idle & equal_groups(batch.contrast_rewards, size)
     if trainer.task_spread is not None:
         tasks = [problem_type for problem_type, _ in kinds]
-        if trainer.model.training:
-            trainer.task_spread.update(total, tasks)
-        batch.divisors = trainer.task_spread.divisors(total, tasks, size)
+        batch.divisors = _task_divisors(trainer, total, tasks)
+        if batch.trains_contrast and batch.contrast_rewards is not None:
+            batch.contrast_divisors = _task_divisors(trainer, batch.contrast_rewards, list(map(contrast_task, tasks)))
+
+
+def _task_divisors(trainer: Any, rewards: torch.Tensor, tasks: Sequence[str]) -> torch.Tensor:
+    """What centred rewards (W * B,) are divided by, once their tasks' running means have taken note of them."""
+    if trainer.model.training:
+        trainer.task_spread.update(rewards, tasks)
+    divisors: torch.Tensor = trainer.task_spread.divisors(rewards, tasks, trainer._group_size)
+    return divisors
 
 
 def _kind(inputs: dict[str, object], kinds: set[str]) -> tuple[str, str]:

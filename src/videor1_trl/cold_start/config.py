@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from trl import SFTConfig
 
-from ..media.settings import VideoArguments
+from ..media.settings import VideoArguments, check_whole
 
 
 @dataclass
@@ -74,8 +74,8 @@ class VideoSFTConfig(VideoArguments, SFTConfig):
 
     def __post_init__(self):
         self.check_ranges()
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"max_length ({self.max_length}) must be at least 1, or unset.")
+        if self.max_length is not None:
+            check_whole("max_length", self.max_length, 1, ", or unset")
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns=True would remove the media. Leave it False.")
         for name, remedy in (

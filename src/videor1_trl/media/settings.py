@@ -1,7 +1,8 @@
 """The settings of videos and images that every trainer of this package has."""
 
 from dataclasses import dataclass, field
-from typing import TypedDict, cast
+from numbers import Integral
+from typing import Any, TypedDict, cast
 
 from .addresses import checked_store
 from .frame_cache import FrameCache
@@ -23,6 +24,27 @@ class Pixels(TypedDict):
     video_max_pixels: int | None
     video_min_pixels: int | None
     image_max_pixels: int | None
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, which YAML and Python may give where a field counts: 2.0, "2" and True are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: Any, lowest: int | None = None, further: str = "") -> None:
+    """
+    Refuse a value of a field that counts something, unless it is a whole number, of at least `lowest` where that is given.
+
+    >>> check_whole("video_num_frames", 2.5, 1, ", or unset")
+    Traceback (most recent call last):
+    ...
+    ValueError: video_num_frames (2.5) must be a whole number of at least 1, or unset.
+    """
+    if not is_whole(value):
+        least = "" if lowest is None else f" of at least {lowest}"
+        raise ValueError(f"{name} ({value!r}) must be a whole number{least}{further}.")
+    if lowest is not None and value < lowest:
+        raise ValueError(f"{name} ({value}) must be at least {lowest}{further}.")
 
 
 class DefaultPixels(int):
@@ -142,6 +164,8 @@ class FrameSettings:
         """Raises a `ValueError` that names the field where a value is out of its range."""
         if not 0 < self.video_fps < float("inf"):
             raise ValueError(f"video_fps ({self.video_fps}) must be above 0.")
+        for name in ("video_min_frames", "video_max_frames") if self.video_num_frames is None else ():
+            check_whole(name, getattr(self, name))
         bounds = self.video_min_frames, self.video_max_frames
         if self.video_num_frames is None and not (bounds[0] >= 1 and leaves_an_even_count(*bounds)):
             raise ValueError(
@@ -155,9 +179,8 @@ class FrameSettings:
             "image_max_pixels",
             "max_prompt_length",
         ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} ({value}) must be at least 1, or unset.")
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1, ", or unset")
         if not self.media_cache_gb > 0:
             raise ValueError(f"media_cache_gb ({self.media_cache_gb}) must be above 0.")
         if not 0 < self.decode_seconds < float("inf"):
@@ -272,8 +295,7 @@ class VideoArguments(FrameSettings):
     def check_ranges(self) -> None:
         """Raises a `ValueError` that names the field where a value is out of its range."""
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name, 1) < 1:
-                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1.")
+            check_whole(name, getattr(self, name, 1), 1)
         learning_rate = getattr(self, "learning_rate", 0.0)
         if not 0 <= learning_rate < float("inf"):
             raise ValueError(f"learning_rate ({learning_rate}) must be at least 0.")
@@ -281,7 +303,7 @@ class VideoArguments(FrameSettings):
             raise ValueError(f"adapter ({self.adapter!r}) must be 'continue' or 'merge'.")
         if self.on_bad_video not in ("raise", "skip"):
             raise ValueError(f"on_bad_video ({self.on_bad_video!r}) must be 'raise' or 'skip'.")
-        for name in ("video_num_workers", "video_cache_gb"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0.")
+        check_whole("video_num_workers", self.video_num_workers, 0)
+        if not self.video_cache_gb >= 0:
+            raise ValueError(f"video_cache_gb ({self.video_cache_gb}) must be at least 0.")
         self.check_frames()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from trl.trainer.utils import nanstd
 
 
 STATE_FILE = "task_spread.json"  # in a checkpoint
@@ -43,6 +42,11 @@ def zero_std_by_kind(equal: torch.Tensor, kinds: Sequence[tuple[str, str]]) -> d
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def contrast_task(task: str) -> str:
+    """The name under which the contrast rollouts of a task have their running means."""
+    return f"{task} (contrast)"
+
+
 @dataclass
 class TaskSpread:
     """
@@ -51,7 +55,9 @@ class TaskSpread:
         sigma^2 = E[r^2] - E[r]^2;    A_i = (r_i - mean of the group) / (max(sigma, floor) + 1e-6)
 
     where the means of a task are moved by `1 - decay` towards those of each batch before they are used, the first batch being
-    taken as it is. A group in which an |A| is above `most` is divided by its own standard deviation.
+    taken as it is. A group in which an |A| is above `most` is divided by its own standard deviation, that of a population.
+    Contrast rollouts that are trained have rewards of another kind, and so means of their own: their task is
+    [`contrast_task`] of that of their rows.
 
     Source: EMA-GRPO of OneThinker (arXiv 2512.03043) and its released code: decay 0.99, floor 1e-3, most 5; a task is a problem
     type.
@@ -97,7 +103,8 @@ class TaskSpread:
         own = torch.tensor([self.sigma(task) for task in tasks], device=rewards.device).view(-1, size) + 1e-6
         centred = grouped - torch.nanmean(grouped, dim=1, keepdim=True)
         beyond = ((centred / own).abs() > self.most).any(dim=1, keepdim=True)
-        return torch.where(beyond, nanstd(grouped, dim=1, keepdim=True) + 1e-6, own).flatten()
+        group_std = torch.nanmean(centred**2, dim=1, keepdim=True).sqrt()
+        return torch.where(beyond, group_std + 1e-6, own).flatten()
 
     def save(self, folder: str | Path) -> None:
         """Write the running means into a checkpoint."""
