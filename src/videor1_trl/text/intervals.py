@@ -4,70 +4,114 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from numbers import Real
 
 from .prompts import extract_answer
+from .times import Time, plain_signs, read_times
 
 
 Interval = tuple[float, float]
 
 _LONGEST = 2_000  # characters of an answer that is looked into
-_PLAIN = r"(\d+(?:\.\d*)?|\.\d+)\s*(?:s|secs?|seconds?)?(?![\w:])"
-_CLOCK = (
-    r"(?:(?:(\d{1,3}):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)"  # 1:05, 0:01:05.5, and 00:01:05,500 of subtitles
-    r"|(\d{1,3})\s*(?:m|mins?|minutes?)\s*(?:and\s+)?(\d{1,2}(?:\.\d+)?)\s*(?:s|secs?|seconds?)(?!\w)"  # 1m05s
-    rf"|{_PLAIN})"
+_DASHES = (
+    r"[-\u2010-\u2015\u2043\u2212~\u223c\u301c]+>?|=+>|[\u2192\u21d2\u27f6\u27f9\u2794\u279c]"  # and tildes and arrows
 )
-_DASH = r"(?:-->|->|[-–—~]|[,;]|to|until|till|and|through)"
-_NAMED_END = (
-    r"[\"')\]]*\s*(?:[,;]|and|to)?\s*[\"']?(?:it\s+)?(?:ends?|ending|end[ _]time)[\"']?\s*(?:at|:|=|is)?\s*[\"']?"
+_ABOUT = r"(?:\s*[~≈])?(?:\s*(?:about|around|approximately|roughly|the)\b)*"
+_NAMED_END = r"[\"')\]]*\s*(?:[,;]|and|to)?\s*[\"']?(?:it\s+)?(?:end(?:s|ing)?(?:[ _](?:time|s|secs?|seconds?))?)[\"']?\s*(?:at|:|=|is)?\s*[\"']?"
+_JOINED = re.compile(
+    rf"[\"']?\s*(?:{_DASHES}|(?<!\w)(?:(?:up\s+)?to|until|till|through|thru)){_ABOUT}\s*[\"']?|{_NAMED_END}",
+    re.IGNORECASE,
 )
-_NO_MINUS = r"(?<!^[-−])(?<![\s(\[,;:][-−])"  # "-3 - 7" begins before the video
-_INTERVAL = re.compile(rf"(?<![\w.:]){_NO_MINUS}{_CLOCK}(?:\s*{_DASH}\s*|{_NAMED_END}){_CLOCK}", re.IGNORECASE)
-_DECIMAL_COMMAS = re.compile(r"\W*\d+,\d+\s*s?\s*(?:-->|->|[-–—~]|to|until|till|and)\s*\d+,\d+\s*s?\W*", re.IGNORECASE)
+_BESIDE = re.compile(r"\W*(?:(?:and|from|between)\W+)*", re.IGNORECASE)
+_LISTED = re.compile(r"[\"']?\s*(?:[,;]|(?<!\w)and(?!\w)|&)\s*[\"']?", re.IGNORECASE)
 
 
 def read_intervals(text: object) -> list[Interval]:
     """
     The intervals that a text states, in seconds, in its order; of an `<answer>` where it has one. Empty for none.
 
-    Two times joined by a dash, an arrow, a comma or a word ("to", "until", "and"), or the second led in by "end" ("start: 3, end: 7");
-    as seconds ("12.5", "12.5 s"), by the clock ("1:05", "0:01:05", "00:01:05,500") or in minutes ("1m05s", "1 min 5 s"). An
-    interval that ends before it begins is none. Of one interval decimals may stand behind commas ("1,5 - 20,1").
+    Two times joined by a dash, an arrow or a word ("to", "until"), or the second led in by "end" ("start: 3, end: 7"); or, where
+    neither is joined to another time in this way, by a comma or "and". As seconds ("12.5", "12.5 s"), in another unit (ms, min, h;
+    one behind the last of several holds for those before it that have none), by the clock ("1:05", "0:01:05", "00:01:05,500") or
+    in minutes ("1m05s", "1 min 5 s"). An interval that ends before it begins is none, nor is one of frames, percent and the like, and one
+    whose numbers may be read in two ways ("1,000 - 1,005"). Decimals may stand behind commas ("1,5 - 20,1; 30,5 - 40,2").
 
     >>> read_intervals("<answer>12.5 - 20.1</answer>"), read_intervals("from 0:12 to 1:05"), read_intervals([3, 7])
     ([(12.5, 20.1)], [(12.0, 65.0)], [(3.0, 7.0)])
     >>> read_intervals("[[1, 2], [5s, 7s]]"), read_intervals("between 9 and 4"), read_intervals("at 5")
     ([(1.0, 2.0), (5.0, 7.0)], [], [])
-    >>> read_intervals('{"start": 3, "end": 7.5}'), read_intervals("1m05s - 1m20s")
-    ([(3.0, 7.5)], [(65.0, 80.0)])
+    >>> read_intervals('{"start": 3, "end": 7.5}'), read_intervals("2 to 3 minutes"), read_intervals("clip 3, 5 → 9 s")
+    ([(3.0, 7.5)], [(120.0, 180.0)], [(5.0, 9.0)])
     """
     if text is None:
         return []
     text = str(text)
     answer = extract_answer(text)
-    text = (text if answer is None else answer)[:_LONGEST]
-    if _DECIMAL_COMMAS.fullmatch(text):
-        text = text.replace(",", ".")
-    found = _INTERVAL.finditer(text)
-    read = [(_seconds(*match.groups()[:6]), _seconds(*match.groups()[6:])) for match in found]
-    return [(start, end) for start, end in read if start <= end]
+    text = plain_signs((text if answer is None else answer)[:_LONGEST])
+    times = read_times(text, commas=True)
+    joined = _joined(text, times)
+    if not _are_decimal(times, joined):
+        times = read_times(text)
+        joined = _joined(text, times)
+    return list(_pairs(text, _with_units(text, times, joined), joined))
 
 
-def _seconds(
-    hours: str | None,
-    minutes: str | None,
-    seconds: str | None,
-    own_minutes: str | None,
-    own: str | None,
-    plain: str | None,
-) -> float:
-    if plain is not None:
-        return float(plain)
-    if own is not None:
-        return 60 * int(own_minutes or 0) + float(own)
-    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + float((seconds or "0").replace(",", "."))
+def _joined(text: str, times: Sequence[Time]) -> list[bool]:
+    """Whether each time but the last is joined to the next one by more than a comma."""
+    return [_JOINED.fullmatch(text, one.end, other.start) is not None for one, other in pairwise(times)]
+
+
+def _are_decimal(times: Sequence[Time], joined: Sequence[bool]) -> bool:
+    """Whether commas belong to their numbers: there are some, and all in pairs; in "1-2,3-4" three are joined, so they separate."""
+    number = [before + behind for before, behind in zip([False, *joined], [*joined, False], strict=True)]
+    paired = {
+        place + k
+        for place, is_joined in enumerate(joined)
+        for k in (0, 1)
+        if is_joined and number[place] == 1 == number[place + 1]
+    }
+    marked = {place for place, time in enumerate(times) if time.has_comma}
+    return bool(marked) and marked <= paired
+
+
+def _pairs(text: str, times: Sequence[Time], joined: Sequence[bool]) -> Iterator[Interval]:
+    place = 0
+    while place + 1 < len(times):
+        one, other = times[place], times[place + 1]
+        near = [joined[k] for k in (place - 1, place + 1) if 0 <= k < len(joined)]
+        listed = not any(near) and _LISTED.fullmatch(text, one.end, other.start) is not None
+        interval = _interval(one, other) if joined[place] or listed else None
+        if interval is not None:
+            yield interval
+        place += 2 if joined[place] or interval is not None else 1
+
+
+def _interval(one: Time, other: Time) -> Interval | None:
+    """Both times in seconds; `None` where they are none, or run backwards."""
+    if one.value is None or other.value is None or one.is_negative:
+        return None
+    if other.unit is None and one.unit not in (None, 1.0):  # "1 min - 75"
+        return None
+    start, end = (time.value * (time.unit or 1.0) for time in (one, other))
+    return (start, end) if start <= end else None
+
+
+def _with_units(text: str, times: Sequence[Time], joined: Sequence[bool]) -> list[Time]:
+    """The times, with the unit that stands behind the last of several, or before the first ("minutes 2 - 3"), for all of them."""
+    beside = [
+        each or _BESIDE.fullmatch(text, a.end, b.start) for each, (a, b) in zip(joined, pairwise(times), strict=True)
+    ]
+    found = list(times)
+    for place, near in enumerate(beside, start=1):
+        if near and found[place].unit is None and found[place - 1].is_led:
+            found[place] = replace(found[place], unit=found[place - 1].unit, is_led=True)
+    for place in reversed(range(len(beside))):
+        if beside[place] and found[place].unit is None:
+            found[place] = replace(found[place], unit=found[place + 1].unit)
+    return found
 
 
 def merged(intervals: Sequence[Interval]) -> list[Interval]:
