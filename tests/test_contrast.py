@@ -166,6 +166,18 @@ def test_without_an_interval_all_frames_are_shuffled(row):
     assert numbers(shuffle_around(numbered(9), seeded(3), row)) == numbers(shuffle_frames(numbered(9), seeded(3)))
 
 
+def test_a_solution_of_another_problem_type_is_no_time():
+    """ "2, 3, 1" would be an event of 2 to 3 s, and only frames 0 to 6 be shuffled; another column says what it says."""
+    row = {"solution": "<answer>2, 3, 1</answer>", "frame_seconds": [float(second) for second in range(40)]}
+    own = {**row, "problem_type": "permutation"}
+    assert numbers(shuffle_around(numbered(40), seeded(0), own)) == numbers(shuffle_frames(numbered(40), seeded(0)))
+    for kind in ("temporal grounding", None):
+        order = numbers(shuffle_around(numbered(40), seeded(0), {**row, "problem_type": kind}))
+        assert order[7:] == list(range(7, 40))
+    when = {**own, "when": "2 - 3"}
+    assert numbers(get_shuffle_around(column="when")(numbered(40), seeded(0), when))[7:] == list(range(7, 40))
+
+
 def test_a_contrast_is_chosen_by_a_column():
     routed = get_contrast_by_column("about", {"space": flip_frames, "time": reverse_frames, "event": shuffle_around})
     frames = torch.arange(8, dtype=torch.uint8).view(4, 1, 1, 2)

@@ -7,6 +7,8 @@ from trl import GRPOConfig
 from .media.settings import VideoArguments, check_whole, is_whole
 from .objectives.chosen import OBJECTIVES, objective_of
 from .objectives.dynamics import ROUTERS
+from .objectives.mirrored_interval import REFERENCES
+from .objectives.objective import Needs
 
 
 LOSS_TYPES = (
@@ -69,6 +71,9 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
         objective_margin (`float`, *optional*, defaults to `0.0`):
             By how much ordered rollouts must do better: a share for the router `"self"`, nats a token for
             `"log_prob_drop"` (>= 0).
+        objective_reference (`str`, *optional*, defaults to `"gold"`):
+            Whose interval `"mirrored_interval"` mirrors: that of the solution (`"gold"`), or that of each rollout's own
+            answer (`"prediction"`, the released code).
 
         reward_seconds (`float`, *optional*):
             Seconds that a call of a reward function may take (> 0), which is then made in a thread; beyond them the run ends
@@ -202,6 +207,14 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
         metadata={
             "help": "By how much ordered rollouts must do better: a share for the router 'self', nats a token for "
             "log_prob_drop (>= 0)."
+        },
+    )
+    objective_reference: str = field(
+        default="gold",
+        metadata={
+            "help": "Whose interval mirrored_interval mirrors: that of the solution ('gold'), or that of each rollout's own "
+            "answer ('prediction', the released code).",
+            "choices": list(REFERENCES),
         },
     )
 
@@ -339,11 +352,18 @@ class TGRPOConfig(VideoArguments, GRPOConfig):
             raise ValueError(f"reward_seconds ({self.reward_seconds}) must be above 0, or unset.")
         if self.temporal_bonus not in ("reward", "advantage"):
             raise ValueError(f"temporal_bonus ({self.temporal_bonus!r}) must be 'reward' or 'advantage'.")
-        objective_of(self.objective, self)  # refuses its parameters
-        if self.objective == "mirrored_interval" and self.temporal_bonus == "reward":
+        objective = objective_of(self.objective, self)  # refuses its parameters
+        chosen = contrast not in (None, max(1, group // 2))  # recipes write the default out
+        if chosen and not Needs.of(objective).contrast_rollouts:
             raise ValueError(
-                "objective='mirrored_interval' pays all rollouts of a group the same, which the group's mean takes out again. Set "
-                "temporal_bonus='advantage'."
+                f"num_contrast_generations ({contrast}) has no effect on objective={self.objective!r}, which makes no contrast rollouts. "
+                "Leave it unset."
+            )
+        cancels = self.objective == "mirrored_interval" and self.objective_reference == "gold"
+        if cancels and self.temporal_bonus == "reward":
+            raise ValueError(
+                "objective='mirrored_interval' with objective_reference='gold' pays all rollouts of a group the same, which the group's "
+                "mean takes out again. Set temporal_bonus='advantage', or objective_reference='prediction'."
             )
 
     def contrast_generations(self, num_generations: int) -> int:

@@ -240,7 +240,8 @@ def shuffle_around(frames: torch.Tensor, generator: torch.Generator, row: Column
     """
     The frames within 3 seconds of where the events of the row begin and end, shuffled among themselves: what happens stays
     to be seen, when it begins and ends does not. Where two such stretches meet they are one; of each at least the two frames
-    nearest to it are taken, where frames are sparse. All frames where the `solution` has no intervals of seconds.
+    nearest to it are taken, where frames are sparse. All frames where the `solution` has no intervals of seconds, and where
+    the row has another `problem_type` than temporal grounding.
     [`get_shuffle_around`] has another radius and another column.
 
     Source: TaRO (arXiv 2606.09248). `row` as [`RowContrast`] has it.
@@ -268,6 +269,8 @@ class _ShuffleAround:
 
     def __call__(self, frames: torch.Tensor, generator: torch.Generator, row: Columns) -> torch.Tensor:
         own = self.column in row or self.column != "solution"  # rows of any kind may be without a solution
+        if self.column == "solution" and row.get("problem_type") not in (None, "temporal grounding"):
+            own = False  # "2, 3, 1" is an order there
         intervals = read_intervals(_value(row, self.column, "shuffle_around") if own else None)
         seconds = row.get("frame_seconds")
         if not intervals or seconds is None or len(frames) < 2:

@@ -50,7 +50,8 @@ def make_trainer(model, video, folder, name):
     settings, rows = OBJECTIVES[name], [row("which way does it move? " * 3, video=video, duration=8.0)]
     options = {"temporal_reward_func": None} if settings is None else {}
     if name == "mirrored_interval":
-        options["contrast"], rows[0]["solution"] = reverse_frames, "<answer>1 - 3</answer>"
+        options["contrast"] = reverse_frames
+        rows[0].update(solution="<answer>1 - 3</answer>", problem_type="temporal grounding")
     tgrpo = trainer(
         model, rows, folder, [parity, format_reward], options=options,
         per_device_train_batch_size=8, num_generations=8, max_completion_length=64, generation_kwargs={"min_new_tokens": 64},

@@ -122,6 +122,8 @@ def test_the_gap_router_takes_a_group_as_often_as_its_gap_is_large_and_leaves_th
             "explore is that of router='self' and 'gap', margin that of 'self', and it is 'none'",
         ),
         ({"router": "gap", "margin": 0.1}, "margin that of 'self', and it is 'gap'"),
+        ({"router": "none", "column": "about"}, "column ('about') is that of router='labels'"),
+        ({"router": "self", "column": "about"}, "column ('about') is that of router='labels'"),
         ({"router": "self", "explore": 1.5}, "explore (1.5) must be in [0, 1]"),
         ({"router": "self", "margin": 1.0}, "margin (1.0) must be in [0, 1)"),
         ({"router": "none", "weight": -1.0}, "weight (-1.0) must be a finite number >= 0"),
@@ -150,6 +152,11 @@ def test_log_prob_drop_pays_what_falls_by_more_than_the_mean():
     assert get_log_prob_drop_reward()([1.0, 1.0, 0.0, 1.0], [], **group) == [0.3, 0.0, 0.0, 0.0]  # the third is wrong
     assert get_log_prob_drop_reward(margin=0.6)([1.0] * 4, [], **group) == [0.0, 0.0, 0.3, 0.0]
     assert get_log_prob_drop_reward(weight=0.5, fixed=0.4)([1.0] * 4, [], **group) == [0.5, 0.5, 0.5, 0.0]
+    # above 0.4 + 0.2, as in the released code
+    assert get_log_prob_drop_reward(fixed=0.4, margin=0.2)([1.0] * 4, [], **group) == [0.3, 0.0, 0.3, 0.0]
+    for name, value in (("margin", -1.0), ("margin", float("nan")), ("fixed", float("nan")), ("fixed", float("inf"))):
+        with pytest.raises(ValueError, match=re.escape(f"{name} ({value}) must be a finite number")):
+            get_log_prob_drop_reward(**{name: value})
     assert get_log_prob_drop_reward(threshold=0.7)([0.71, 0.7, 0.9, 1.0], [], **group) == [0.3, 0.0, 0.3, 0.0]
     assert get_log_prob_drop_reward()([1.0], [], logps=[[]], contrast_logps=[[]]) == [0.0]
     alike = {"logps": [[0.0]] * 6, "contrast_logps": [[-0.7]] * 6}  # the mean of six times 0.7 is less by a rounding
@@ -176,6 +183,41 @@ def test_mirrored_interval_by_hand():
     for router in ("self", "gap"):
         with pytest.raises(ValueError, match=re.escape(f"router ({router!r}) needs shares of right answers")):
             get_mirrored_interval_reward(router=router)
+
+
+def test_mirrored_predictions_are_those_of_the_released_code():
+    """
+    D = 20, gold 2 to 6, found 14 to 18 backwards. Mirrored predictions: 14 to 18, b = 1; 11 to 17, IoU 3/7, borders off by 3 and 1 of
+    20, b = 3/7 * 0.85 * 0.95 = 0.346; 2 to 8, b = 0. Of 0.5 * (1 - b): 0, 0.327 and 0.5.
+    """
+    group = {"solution": "2 - 6", "duration": 20.0, "contrast_completions": said(["14 - 18"])}
+    group["completions"] = said(["2 - 6", "3 - 9", "12 - 18", "never", "-"])
+    released = get_mirrored_interval_reward(reference="prediction")
+    assert released([1.0] * 5, [1.0], **group) == pytest.approx([0.0, 0.3270, 0.5, 0.0, 0.0], abs=1e-4)
+    static = get_mirrored_interval_reward(reference="prediction", router="labels", column="about")
+    expected = [0.5, 0.1730, 0.0, 0.0, 0.0]
+    assert static([1.0] * 5, [1.0], **group, about="static") == pytest.approx(expected, abs=1e-4)
+    assert get_mirrored_interval_reward()([1.0] * 5, [1.0], **group) == [0.0] * 5
+    with pytest.raises(ValueError, match=re.escape("reference ('own') must be one of 'gold', 'prediction'")):
+        get_mirrored_interval_reward(reference="own")
+
+
+def test_a_solution_beyond_the_end_of_the_video_is_cut_off_there():
+    """Gold 6 to 10 of 8 seconds: 6 to 8, mirrored 0 to 2, which the answer meets."""
+    mirrored, said_backwards = get_mirrored_interval_reward(), said(["0 - 2"])
+    assert mirrored([1.0], [0.0], solution="6 - 10", duration=8.0, contrast_completions=said_backwards) == [0.0]
+    assert mirrored([1.0], [0.0], solution="9 - 10", duration=8.0, contrast_completions=said_backwards) == [None]
+    static = get_mirrored_interval_reward(router="labels", column="about")
+    group = {"solution": "6 - 10", "contrast_completions": said_backwards, "about": "static"}
+    assert static([1.0], [0.0], duration=8.0, **group) == [0.5]
+
+
+def test_solutions_of_other_problem_types_are_no_times():
+    group = {"solution": "2, 3, 1", "duration": 10.0, "contrast_completions": said(["7 - 8"])}
+    mirrored = get_mirrored_interval_reward()
+    assert mirrored([1.0], [0.0], **group, problem_type="permutation") == [None]
+    assert mirrored([1.0], [0.0], **group, problem_type="temporal grounding") == [0.0]  # 2 to 3
+    assert mirrored([1.0], [0.0], **group, problem_type=None) == [0.0]
 
 
 def test_gap_is_what_the_order_was_worth():
@@ -233,12 +275,54 @@ def test_objectives_can_be_pickled_and_have_names():
         ({"objective": "gap", "objective_router": "none"}, "objective_router has no effect on objective='gap'"),
         ({"objective": "crpo"}, "router='labels' needs a column"),
         ({"objective": "mirrored_interval", "objective_router": "none"}, "Set temporal_bonus='advantage'"),
-        ({"objective": "gap", "objective_weight": -1.0}, "weight (-1.0) must be a finite number >= 0"),
+        ({"objective": "gap", "objective_weight": -1.0}, "objective_weight (-1.0) must be a finite number >= 0"),
+        (
+            {"objective": "gap", "temporal_alpha": 9.0},
+            "temporal_alpha has no effect on objective='gap': it is a parameter of tgrpo.",
+        ),
+        (
+            {"objective": "crpo", "objective_router": "none", "temporal_mu": 0.8},
+            "temporal_mu has no effect on objective='crpo'",
+        ),
+        (
+            {"objective": "mirrored_interval", "temporal_threshold": 0.9},
+            "temporal_threshold has no effect on objective='mirrored",
+        ),
+        ({"objective_reference": "prediction"}, "objective_reference has no effect on objective='tgrpo'"),
+        (
+            {"objective": "crpo", "objective_router": "none", "objective_column": "about"},
+            "objective_column ('about') is that of router=",
+        ),
+        (
+            {"objective": "log_prob_drop", "objective_margin": -1.0},
+            "objective_margin (-1.0) must be a finite number >= 0",
+        ),
+        (
+            {"objective": "log_prob_drop", "objective_margin": float("nan")},
+            "objective_margin (nan) must be a finite number",
+        ),
+        (
+            {"objective": "log_prob_drop", "num_contrast_generations": 3},
+            "num_contrast_generations (3) has no effect on objective=",
+        ),
+        (
+            {"objective": "mirrored_interval", "objective_router": "none", "objective_reference": "own"},
+            "objective_reference ('own') must be one of 'gold', 'prediction'",
+        ),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused_by_the_config(tmp_path, settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         config(tmp_path, **settings)
+
+
+def test_fields_at_their_defaults_and_mirrored_predictions_in_the_reward_are_not_refused(tmp_path):
+    """As recipes have them: written out, but as they are without it."""
+    defaults = {"temporal_alpha": 0.3, "temporal_mu": 1.0, "temporal_threshold": 0.5, "num_contrast_generations": 2}
+    for name in ("log_prob_drop", "gap"):
+        assert config(tmp_path, objective=name, **defaults).objective == name
+    mirrored = {"objective": "mirrored_interval", "objective_router": "none", "objective_reference": "prediction"}
+    assert config(tmp_path, **mirrored).temporal_bonus == "reward"
 
 
 def test_an_objective_may_be_any_callable():

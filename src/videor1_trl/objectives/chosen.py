@@ -24,6 +24,7 @@ class Fields(Protocol):
     objective_router: str
     objective_explore: float
     objective_margin: float
+    objective_reference: str
 
 
 _ROUTER = {"objective_column": "column", "objective_router": "router"}
@@ -37,16 +38,13 @@ OBJECTIVES: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "relation": (get_relation_reward, {**_WEIGHT, **_RIGHT, **_ROUTER, **_SELF}),
     "crpo": (get_crpo_reward, {**_WEIGHT, **_RIGHT, **_ROUTER, **_SELF}),
     "log_prob_drop": (get_log_prob_drop_reward, {**_WEIGHT, **_RIGHT, "objective_margin": "margin"}),
-    "mirrored_interval": (get_mirrored_interval_reward, {**_WEIGHT, **_ROUTER}),
+    "mirrored_interval": (
+        get_mirrored_interval_reward,
+        {**_WEIGHT, **_ROUTER, "objective_reference": "reference"},
+    ),
     "gap": (get_gap_reward, {**_WEIGHT, **_RIGHT}),
 }
-_UNSET = {
-    "objective_weight": None,
-    "objective_column": None,
-    "objective_router": "labels",
-    "objective_explore": 0.0,
-    "objective_margin": 0.0,
-}
+_FIELDS = tuple(dict.fromkeys(field for _, taken in OBJECTIVES.values() for field in taken))
 
 
 def objective_of(name: str, fields: Fields) -> Objective:
@@ -54,17 +52,22 @@ def objective_of(name: str, fields: Fields) -> Objective:
     The objective of that name, with its parameters from the config.
 
     Raises:
-        `ValueError`: no such name, a field that is set and that it does not take, or a parameter out of range.
+        `ValueError`: no such name, a field that it does not take and that is other than its default, or a parameter out of range.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"objective ({name!r}) must be one of {', '.join(map(repr, OBJECTIVES))}.")
     make, takes = OBJECTIVES[name]
-    for field, unset in _UNSET.items():
-        if field not in takes and getattr(fields, field) != unset:
+    for field in _FIELDS:
+        if field not in takes and getattr(fields, field) != getattr(type(fields), field):
             takers = [each for each, (_, known) in OBJECTIVES.items() if field in known]
             raise ValueError(f"{field} has no effect on objective={name!r}: it is a parameter of {', '.join(takers)}.")
     values = {parameter: getattr(fields, field) for field, parameter in takes.items()}
     if values.get("weight", 0) is None:
         del values["weight"]  # its own default
-    objective: Objective = make(**values)
+    try:
+        objective: Objective = make(**values)
+    except ValueError as error:  # which names the parameter
+        said = str(error)
+        field = next((field for field, parameter in takes.items() if said.startswith(f"{parameter} (")), None)
+        raise error if field is None else ValueError(said.replace(takes[field], field, 1)) from None
     return objective

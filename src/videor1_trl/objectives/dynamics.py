@@ -96,6 +96,10 @@ class Router:
                 "router='labels' needs a column that says which questions are about the order of time ('dynamic' or "
                 "'static'). Name it (objective_column), or use router (objective_router) 'self' or 'none'."
             )
+        if self.kind != "labels" and self.column is not None:
+            raise ValueError(
+                f"column ({self.column!r}) is that of router='labels', and it is {self.kind!r}. Leave one of them out."
+            )
         if not 0 <= self.explore <= 1:
             raise ValueError(f"explore ({self.explore}) must be in [0, 1]: a share of groups.")
         if not 0 <= self.margin < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +25,19 @@ class _LogProbDrop:
     def __post_init__(self) -> None:
         check_weight(self.weight)
         check_threshold(self.threshold)
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"margin ({self.margin}) must be a finite number >= 0, in nats a token.")
+        if self.fixed is not None and not math.isfinite(self.fixed):
+            raise ValueError(
+                f"fixed ({self.fixed}) must be a finite number, in nats a token, or None for the group's mean."
+            )
 
     def __call__(
         self, accuracies: Sequence[float | None], contrast_accuracies: Sequence[float | None], **group: Any
     ) -> list[float]:
         both = zip(group["logps"], group["contrast_logps"], strict=True)
         drops = [_mean(ordered) - _mean(contrast) for ordered, contrast in both]
-        bar = _mean(drops) + self.margin if self.fixed is None else self.fixed
+        bar = self.margin + (_mean(drops) if self.fixed is None else self.fixed)
         return [
             self.weight if drop > bar + 1e-9 and as_verdict(accuracy) > self.threshold else 0.0
             for drop, accuracy in zip(drops, accuracies, strict=True)
@@ -46,13 +53,14 @@ def get_log_prob_drop_reward(
         drop_i = mean_t log pi(o_it | ordered) - mean_t log pi(o_it | contrast)
 
     Makes no contrast rollouts; the completions are read behind both prompts, packed. Source: TaRO (arXiv
-    2606.09248), whose contrast is `shuffle_around`, and right an IoU of at least 0.7.
+    2606.09248) and its released code, whose contrast is [`shuffle_around`], whose margin is 0 and whose rollouts are right from an
+    IoU of 0.7 on, 0.7 itself included: here right is above the threshold, so it is `threshold=0.6999`.
 
     Args:
         weight (`float`, defaults to `0.3`): in reward units, >= 0. threshold (`float`, defaults to `0.5`): right is an accuracy
             above it.
-        margin (`float`, defaults to `0.0`): above the mean, in nats a token. fixed (`float`, *optional*): a drop to exceed in
-            place of the group's mean and margin.
+        margin (`float`, defaults to `0.0`): by how much the mean, or `fixed`, is to be exceeded, in nats a token, >= 0.
+        fixed (`float`, *optional*): a drop in the place of the group's mean, in nats a token.
 
     Returns:
         An [`Objective`] with `needs_logps`.
