@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from videor1_trl.contrast import (
     contrasted,
+    contrasted_videos,
     flip_frames,
     freeze_frame,
     get_contrast_by_column,
@@ -21,6 +22,7 @@ from videor1_trl.contrast import (
     shuffle_around,
     shuffle_clips,
     shuffle_frames,
+    takes_row,
 )
 
 
@@ -214,6 +216,142 @@ def test_a_contrast_sees_the_row_if_it_has_a_place_for_it():
         0,
         1,
     ]
+
+
+def test_the_row_goes_where_a_contrast_has_it():
+    """By keyword where a parameter has that name, and not in the place of another one; as the third one otherwise."""
+    seen = []
+
+    def behind_a_setting(frames, generator, strength=2, row=None):
+        seen.append((strength, row))
+        return frames
+
+    def keyword_only(frames, generator, *, row):
+        seen.append((None, row))
+        return frames
+
+    def keyword_only_with_default(frames, generator, *, row=None):
+        seen.append((None, row))
+        return frames
+
+    def rest(frames, generator, *rest, **others):
+        seen.append((rest, others))
+        return frames
+
+    def both(frames, generator, strength, row):
+        seen.append((strength, row))
+        return frames
+
+    class Method:
+        def contrast(self, frames, generator, columns):
+            seen.append((None, columns))
+            return frames
+
+    found = [
+        behind_a_setting, functools.partial(behind_a_setting, strength=5), keyword_only, keyword_only_with_default, rest,
+        functools.partial(both, strength=3), Method().contrast, functools.partial(keyword_only, row={"b": 2}),
+    ]  # fmt: skip
+    for contrast in found:
+        contrasted(contrast, numbered(2), seeded(0), {"a": 1})
+    one = {"a": 1}
+    assert seen == [(2, one), (5, one), (None, one), (None, one), ((), {}), (3, one), (None, one), (None, {"b": 2})]
+    with pytest.raises(
+        TypeError, match=re.escape("contrast (both) cannot be called with frames and generator, and row")
+    ):
+        contrasted(both, numbered(2), seeded(0), {"a": 1})
+    with pytest.raises(
+        TypeError, match=re.escape("contrast (<lambda>) cannot be called with frames and generator: too many")
+    ):
+        takes_row(lambda frames: frames)
+
+
+def test_a_contrast_by_column_takes_the_columns_of_those_it_chooses_among():
+    around = get_shuffle_around(column="when")
+    inner = get_contrast_by_column("kind", {"event": around})
+    assert get_contrast_by_column("about", {"event": around}).needs_columns == ("about", "when")
+    assert get_contrast_by_column("about", {"time": inner}).needs_columns == ("about", "kind", "when")
+    assert get_contrast_by_column("about", {}, otherwise=around).needs_columns == ("about", "when")
+    assert get_contrast_by_column("about", {"a": reverse_frames}).needs_columns == ("about",)
+
+
+# Several videos in a row
+
+
+def of_clips(contrast, clips, seed=0, **columns):
+    """The numbers of the frames of each clip that a contrast makes of clips."""
+    seconds = [[float(number) for number in numbers(clip)] for clip in clips]
+    return [numbers(clip) for clip in contrasted_videos(contrast, clips, seconds, seeded(seed), columns)]
+
+
+def three_clips():
+    """Of 4, 3 and 5 frames."""
+    return list(numbered(12).split([4, 3, 5]))
+
+
+@pytest.mark.parametrize("contrast", [shuffle_frames, shuffle_clips, get_shuffle_clips(3), shuffle_around])
+def test_clips_whose_order_is_asked_for_are_mixed_with_each_other(contrast):
+    """Within themselves alone they would keep the order that is the answer."""
+    apart = [set(numbers(clip)) for clip in three_clips()]
+    for seed in range(20):
+        found = of_clips(contrast, three_clips(), seed, problem_type="permutation", solution="2, 3, 1")
+        assert [len(clip) for clip in found] == [4, 3, 5] and sorted(sum(found, [])) == list(range(12))
+        assert [set(clip) for clip in found] != apart
+    whole = numbers(contrasted(contrast, numbered(12), seeded(3), {"problem_type": "permutation"}))
+    assert sum(of_clips(contrast, three_clips(), 3, problem_type="permutation"), []) == whole
+
+
+@pytest.mark.parametrize("kind", ["multiple choice", None])
+def test_videos_whose_order_is_not_asked_for_are_contrasted_each_for_itself(kind):
+    for contrast in (shuffle_frames, shuffle_clips):
+        found = of_clips(contrast, three_clips(), problem_type=kind)
+        assert [sorted(clip) for clip in found] == [list(range(4)), list(range(4, 7)), list(range(7, 12))]
+
+
+def test_reversed_and_frozen_clips_stay_where_they_are():
+    """What runs backwards in each of its clips has the opposite order."""
+    found = of_clips(reverse_frames, three_clips(), problem_type="permutation")
+    assert found == [[3, 2, 1, 0], [6, 5, 4], [11, 10, 9, 8, 7]]
+    frozen = of_clips(freeze_frame, three_clips(), problem_type="permutation")
+    assert [len(set(clip)) for clip in frozen] == [1, 1, 1] and frozen[0][0] < 4 <= frozen[1][0] < 7 <= frozen[2][0]
+
+
+def test_a_contrast_of_ones_own_may_go_across_clips_and_one_by_column_does_as_the_chosen_one():
+    seen = []
+
+    def halves(frames, generator, row):
+        seen.append(row["frame_seconds"])
+        return frames.roll(6, dims=0)
+
+    rolled = [[6, 7, 8, 9], [10, 11, 0], [1, 2, 3, 4, 5]]
+    assert of_clips(halves, three_clips(), problem_type="permutation") != rolled and len(seen) == 3
+    halves.across_clips = True
+    assert of_clips(halves, three_clips(), problem_type="permutation") == rolled
+    assert seen[-1] == [float(number) for number in range(12)]
+    routed = get_contrast_by_column("about", {"halves": halves, "time": reverse_frames})
+    assert of_clips(routed, three_clips(), problem_type="permutation", about="halves") == rolled
+    assert of_clips(routed, three_clips(), problem_type="permutation", about="time")[1] == [6, 5, 4]
+
+
+def test_clips_of_several_sizes_are_contrasted_each_for_itself_with_a_warning():
+    clips = [numbered(4), torch.zeros(4, 1, 1, 2, dtype=torch.uint8)]
+    with pytest.warns(UserWarning, match="Clips of several sizes whose order is asked for"):
+        contrasted_videos(shuffle_frames, clips, [None, None], seeded(0), {"problem_type": "permutation"})
+
+
+def test_in_training_the_contrast_of_a_question_of_order_does_not_have_the_order(models, media):
+    """Three clips of a video: the frames of each are those of several; as many tokens, in the same places."""
+    clips = [{"path": media["videos"][0], "start": start, "end": start + 1.0} for start in (1.0, 0.0, 2.0)]
+    rows = {}
+    for kind in ("permutation", "multiple choice"):
+        inputs = {key: value for key, value in row(problem_type=kind).items() if key not in ("video", "image")}
+        settings = {**loader(models()).video_settings, "num_frames": 4}
+        showing = loader(models(), shown_side=lambda step, group: 32, video_settings=settings)
+        rows[kind] = showing.load([{**inputs, "videos": clips}] * 4, 0, 4, 2, step=1)[1]
+    for kind, found in rows.items():
+        assert found.contrast.input_ids == found.encoded.input_ids
+        shown = found.shown.ordered, found.shown.contrast
+        ordered, contrast = ([set(frames[place : place + 4]) for place in (0, 4, 8)] for frames in shown)
+        assert (ordered == contrast) == (kind == "multiple choice")
 
 
 def test_in_training_the_row_has_its_columns_and_the_seconds_of_its_frames(models, media):

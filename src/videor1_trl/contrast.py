@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -30,7 +32,10 @@ class Contrast(Protocol):
 
 
 class RowContrast(Protocol):
-    """A contrast that is chosen by the row: the third argument may have any name."""
+    """
+    A contrast that is chosen by the row, which it gets by keyword where a parameter is named `row`, wherever that stands, and
+    otherwise as the third positional one, if that has no default.
+    """
 
     def __call__(self, frames: torch.Tensor, generator: torch.Generator, row: Columns, /) -> torch.Tensor:
         """
@@ -50,14 +55,85 @@ AnyContrast: TypeAlias = Contrast | RowContrast
 
 def takes_row(contrast: Callable[..., object]) -> bool:
     """
-    Whether a contrast wants to see the row: it has a third positional parameter without a default, or one named `row`.
+    Whether a contrast wants to see the row: it has a parameter named `row`, or a third positional one without a default.
+
+    Raises:
+        `TypeError`: a contrast that can be called with frames, generator and row neither way.
 
     >>> takes_row(shuffle_frames), takes_row(shuffle_around)
     (False, True)
     """
-    parameters = inspect.signature(contrast).parameters.values()
-    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    return any(each.default is each.empty or each.name == "row" for each in positional[2:])
+    return any(_with_row(contrast, {}))
+
+
+def _with_row(contrast: Callable[..., object], row: Columns) -> tuple[list[Columns], dict[str, Columns]]:
+    """The row as a contrast takes it behind frames and generator: by position, by keyword, or not at all."""
+    try:
+        signature = inspect.signature(contrast)
+    except ValueError:  # of what is written in C
+        return [], {}
+    positional = [
+        each
+        for each in signature.parameters.values()
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    named, third = signature.parameters.get("row"), positional[2] if len(positional) > 2 else None
+    by_keyword = named is not None and named.kind in (named.POSITIONAL_OR_KEYWORD, named.KEYWORD_ONLY)
+    if isinstance(contrast, functools.partial) and "row" in contrast.keywords:
+        found: tuple[list[Columns], dict[str, Columns]] = [], {}  # it has been given one
+    elif by_keyword and named not in positional[:2]:
+        found = [], {"row": row}
+    else:
+        found = ([row] if third is not None and (third.default is third.empty or third.name == "row") else []), {}
+    try:
+        signature.bind(None, None, *found[0], **found[1])
+    except TypeError as error:
+        raise TypeError(
+            f"contrast ({_name_of(contrast)}) cannot be called with frames and generator{', and row' if any(found) else ''}: {error}. "
+            "Give its other parameters defaults, or bind them by functools.partial."
+        ) from None
+    return found
+
+
+def _name_of(contrast: object) -> str:
+    return str(getattr(_unbound(contrast), "__name__", type(contrast).__name__))
+
+
+def _unbound(contrast: object) -> object:
+    """What a `functools.partial` calls; all else is itself."""
+    return _unbound(contrast.func) if isinstance(contrast, functools.partial) else contrast
+
+
+def parts_of(contrast: AnyContrast) -> list[AnyContrast]:
+    """The contrasts among which one by column chooses; any other is its own only part."""
+    if isinstance(contrast, _ByColumn):
+        return [part for each in (*contrast.contrasts.values(), contrast.otherwise) for part in parts_of(each)]
+    return [contrast]
+
+
+def names_of(contrast: AnyContrast) -> set[str | None]:
+    """
+    The names of this package's contrasts that a contrast is, or chooses among; `None` for one that is not this package's.
+
+    >>> sorted(names_of(get_contrast_by_column("about", {"time": functools.partial(reverse_frames)})))
+    ['reverse_frames', 'shuffle_frames']
+    """
+    own = (shuffle_frames, reverse_frames, freeze_frame, flip_frames, shuffle_clips, shuffle_around)
+    found: set[str | None] = set()
+    for part in map(_unbound, parts_of(contrast)):
+        is_own = any(part is each for each in own) or isinstance(part, (_ShuffleClips, _ShuffleAround))
+        found.add(_name_of(part) if is_own else None)
+    return found
+
+
+def across_clips(contrast: AnyContrast) -> bool:
+    """
+    Whether a contrast sees clips whose order is asked for as one row of frames: `shuffle_frames`, `shuffle_clips` and
+    `shuffle_around`, and one that says so itself by an attribute `across_clips = True`. `reverse_frames` needs it not: where each
+    clip runs backwards, so does their order.
+    """
+    mixing = {"shuffle_frames", "shuffle_clips", "shuffle_around"}
+    return names_of(contrast) <= mixing or getattr(contrast, "across_clips", False) is True
 
 
 def picks_frames(contrast: AnyContrast) -> bool:
@@ -68,11 +144,10 @@ def picks_frames(contrast: AnyContrast) -> bool:
     >>> picks_frames(shuffle_frames), picks_frames(flip_frames)
     (True, False)
     """
-    if isinstance(contrast, _ByColumn):
-        return all(map(picks_frames, (*contrast.contrasts.values(), contrast.otherwise)))
-    own = (shuffle_frames, reverse_frames, freeze_frame, shuffle_clips, shuffle_around)
-    is_own = any(contrast is each for each in own) or isinstance(contrast, (_ShuffleClips, _ShuffleAround))
-    return is_own or getattr(contrast, "picks_frames", False) is True
+    return all(
+        not names_of(part) & {"flip_frames", None} or getattr(part, "picks_frames", False) is True
+        for part in parts_of(contrast)
+    )
 
 
 def contrasted(
@@ -94,13 +169,57 @@ def contrasted(
         `RuntimeError`: the contrast returned another shape or dtype.
     """
     call: Callable[..., torch.Tensor] = contrast
-    found = call(frames.clone(), generator, *([row or {}] if takes_row(contrast) else []))
+    third, by_name = _with_row(contrast, row or {})
+    found = call(frames.clone(), generator, *third, **by_name)
     if found.shape != frames.shape or found.dtype != frames.dtype:
         raise RuntimeError(
             f"The contrast turned frames {tuple(frames.shape)} {frames.dtype} into {tuple(found.shape)} {found.dtype}. "
             "It must return frames of the same shape and dtype."
         )
     return found
+
+
+def contrasted_videos(
+    contrast: AnyContrast,
+    videos: Sequence[torch.Tensor],
+    seconds: Sequence[Sequence[float] | None],
+    generator: torch.Generator,
+    row: Columns,
+) -> list[torch.Tensor]:
+    """
+    What a contrast makes of the videos of a row, each for itself. Where their order is asked for (`problem_type` is "permutation") a
+    contrast that goes [`across_clips`] sees their frames in one row, as the prompt has them, which is cut into clips as long as
+    they were: shuffled within themselves, clips would keep the order that is asked for.
+
+    Args:
+        videos (`Sequence[torch.Tensor]` (T, C, H, W), uint8): of the row, in their order. seconds: of the frames of each.
+        contrast, generator: as of [`contrasted`]. row (`Mapping`): the columns of the record.
+
+    Returns:
+        `list[torch.Tensor]`: of the shapes of `videos`.
+    """
+    if len(videos) > 1 and row.get("problem_type") == "permutation":
+        chosen = _chosen(contrast, row)
+        if across_clips(chosen) and len({frames.shape[1:] for frames in videos}) == 1:
+            known = [second for each in seconds if each is not None for second in each]
+            lengths = [len(frames) for frames in videos]
+            own = {**row, "frame_seconds": known if len(known) == sum(lengths) else None}
+            return list(contrasted(chosen, torch.cat(list(videos)), generator, own).split(lengths))
+        if across_clips(chosen):
+            warnings.warn(
+                "Clips of several sizes whose order is asked for (problem_type 'permutation') are contrasted each for itself, which "
+                "leaves their order as it was. Cut the clips of a row from one video, or from videos of one size.",
+                stacklevel=2,
+            )
+    return [
+        contrasted(contrast, frames, generator, {**row, "frame_seconds": of_frames})
+        for frames, of_frames in zip(videos, seconds, strict=True)
+    ]
+
+
+def _chosen(contrast: AnyContrast, row: Columns) -> AnyContrast:
+    """The contrast itself, or the one that it chooses by the row."""
+    return _chosen(contrast.chosen(row), row) if isinstance(contrast, _ByColumn) else contrast
 
 
 def shuffle_frames(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -313,14 +432,19 @@ class _ByColumn:
 
     @property
     def needs_columns(self) -> tuple[str, ...]:
-        return (self.column,)
+        among = (*self.contrasts.values(), self.otherwise)
+        nested = [column for each in among for column in getattr(_unbound(each), "needs_columns", ())]
+        return tuple(dict.fromkeys((self.column, *nested)))
 
-    def __call__(self, frames: torch.Tensor, generator: torch.Generator, row: Columns) -> torch.Tensor:
+    def chosen(self, row: Columns) -> AnyContrast:
+        """The one for the row's value of the column."""
         value = _value(row, self.column, "contrast_by_column")
         if not isinstance(value, Hashable):
             raise ValueError(f"{self.column} ({value!r:.60}) is no single value that a contrast could be chosen by.")
-        chosen = self.contrasts.get(value, self.otherwise)
-        return contrasted(chosen, frames, generator, row)
+        return self.contrasts.get(value, self.otherwise)
+
+    def __call__(self, frames: torch.Tensor, generator: torch.Generator, row: Columns) -> torch.Tensor:
+        return contrasted(self.chosen(row), frames, generator, row)
 
 
 def get_contrast_by_column(

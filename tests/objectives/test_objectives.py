@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers import config
 
 from videor1_trl.objectives.chosen import OBJECTIVES, objective_of
@@ -139,6 +140,11 @@ def test_a_label_that_is_none_and_a_missing_column_are_named():
     relation = get_relation_reward(router="labels", column="about")
     with pytest.raises(ValueError, match=re.escape("about ('yes') must be 'dynamic' or 'static'")):
         relation([1.0], [0.0], **choice("A", "B", about="yes"))
+    for label in (["dynamic"], "", 2, torch.ones(2).numpy()):
+        with pytest.raises(ValueError, match=re.escape("must be 'dynamic' or 'static', or true or false for dynamic")):
+            relation([1.0], [0.0], **choice("A", "B", about=label))
+    said_so = {"Dynamic": [1.0], " static\n": [0.0], float("nan"): [None]}
+    assert {label: relation([1.0], [0.0], **choice("A", "B", about=label)) for label in said_so} == said_so
     with pytest.raises(ValueError, match=re.escape("The data has no column 'about'")):
         relation([1.0], [0.0], **choice("A", "B"))
 

@@ -1,5 +1,6 @@
 """What objectives ask of the trainer: log-probabilities on the contrast frames, and contrast rollouts that are trained."""
 
+import functools
 import re
 from types import SimpleNamespace
 
@@ -9,7 +10,18 @@ from datasets import Dataset
 from helpers import Scripted, config, logged, parity, rollouts, row, trainer
 from torch.nn.functional import log_softmax
 
-from videor1_trl import TGRPOTrainer, format_reward, get_contrast_by_column, reverse_frames, shuffle_frames
+from videor1_trl import (
+    TGRPOTrainer,
+    format_reward,
+    get_contrast_by_column,
+    get_gap_reward,
+    get_mirrored_interval_reward,
+    get_relation_reward,
+    get_shuffle_around,
+    reverse_frames,
+    shuffle_frames,
+)
+from videor1_trl.data.columns import check_objective_data
 from videor1_trl.models.encoding import collate_features, collate_token_types
 
 
@@ -404,7 +416,59 @@ def test_columns_that_the_data_lack_and_a_contrast_of_another_kind_are_refused_a
     mirrored = {"objective": "mirrored_interval", "objective_router": "none", "temporal_bonus": "advantage"}
     refused("train_dataset has no column 'duration'", [row()], **mirrored)
     message = "contrast (shuffle_frames) is not what mirrored_interval_reward is about, which is reverse_frames"
-    refused(message, [row(duration=8.0)], shuffle_frames, **mirrored)
+    for contrast in (shuffle_frames, functools.partial(shuffle_frames), get_contrast_by_column("about", {})):
+        refused(message, [row(duration=8.0, about="time")], contrast, **mirrored)
+    refused("contrast (shuffle_around)", [row(duration=8.0)], get_shuffle_around(1.0), **mirrored)
+    check = [{"time": reverse_frames}, lambda frames, generator: frames.flip(0)]  # what may run backwards is taken
+    for contrast in (get_contrast_by_column("about", check[0]), check[1]):
+        data = Dataset.from_list([row(duration=8.0, about="time")])
+        check_objective_data(get_mirrored_interval_reward(), contrast, data, None)
+
+
+def test_values_that_an_objective_cannot_read_are_refused_at_the_start_with_their_row():
+    def refused(message, objective, rows):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            check_objective_data(objective, None, Dataset.from_list(rows), None)
+
+    relation = get_relation_reward(router="labels", column="about")
+    for label in ("when", "", ["dynamic"], 2):
+        rows = [row(about=None, problem_id=4), row(about=label, problem_id=17)]
+        refused(
+            f"train_dataset, row 1 (problem_id 17): about ({label!r}) must be 'dynamic' or 'static'", relation, rows
+        )
+    refused("train_dataset, row 0: about ('when') must be", relation, [row(about="when")])
+    mirrored = get_mirrored_interval_reward()
+    refused("train_dataset, row 1: duration (-1.0) must be", mirrored, [row(duration=2.0), row(duration=-1.0)])
+    labelled = get_mirrored_interval_reward(router="labels", column="about")
+    refused("row 0: about ('when') must be", labelled, [row(duration=2.0, about="when")])
+    fine = [row(about=label) for label in ("dynamic", " Static ", "DYNAMIC", None)]
+    check_objective_data(relation, None, Dataset.from_list(fine), None)
+
+
+@pytest.mark.parametrize("name", ["group_draw", "logps", "contrast_logps", "trainer_state", "log_extra", "log_metric"])
+def test_columns_of_the_names_that_objectives_and_rewards_are_called_with_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=re.escape(f"train_dataset has a column {name!r}, a name that rewards")):
+        TGRPOTrainer("no/model", parity, config(tmp_path), Dataset.from_list([row(**{name: 1})]))
+
+
+def test_a_contrast_that_cannot_be_called_or_sees_other_seconds_is_refused_at_the_start(tmp_path):
+    def of_rows(frames, generator, row):
+        return frames
+
+    def needs_more(frames, generator, strength, row):
+        return frames
+
+    data = Dataset.from_list([row(frame_seconds="mine", about="a")])
+    for contrast in (of_rows, get_contrast_by_column("about", {"a": of_rows})):
+        with pytest.raises(ValueError, match=re.escape("train_dataset has a column 'frame_seconds'")):
+            TGRPOTrainer("no/model", parity, config(tmp_path), data, contrast=contrast)
+    check_objective_data(get_gap_reward(), reverse_frames, data, None)  # which does not see the row
+    for contrast in (needs_more, get_contrast_by_column("about", {"a": needs_more})):
+        with pytest.raises(TypeError, match=re.escape("contrast (needs_more) cannot be called")):
+            TGRPOTrainer("no/model", parity, config(tmp_path), Dataset.from_list([row(about="a")]), contrast=contrast)
+    nested = get_contrast_by_column("about", {"event": get_shuffle_around(column="when")})
+    with pytest.raises(ValueError, match=re.escape("train_dataset has no column 'when', which the contrast")):
+        TGRPOTrainer("no/model", parity, config(tmp_path), Dataset.from_list([row(about="a")]), contrast=nested)
 
 
 def test_contrast_rewards_of_the_wrong_length_are_named(models, media, tmp_path):

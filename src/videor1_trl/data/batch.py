@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from ..contrast import AnyContrast, contrasted, frame_seconds, picks_frames, takes_row
+from ..contrast import AnyContrast, contrasted_videos, frame_seconds, picks_frames, takes_row
 from ..media.columns import MEDIA_COLUMNS
 from ..media.errors import MediaError
 from ..media.frame_cache import FrameCache
@@ -314,11 +314,9 @@ class BatchLoader:
         if self.contrast is not None and has_contrast and with_contrast:
             entropy = np.random.SeedSequence([self.seed, step, group])
             generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
-            shuffled = [
-                (contrasted(self.contrast, frames, generator, {**inputs, "frame_seconds": seconds}), metadata)
-                for frames, metadata in videos
-                for seconds in [frame_seconds(metadata, len(frames))]
-            ]
+            seconds = [frame_seconds(metadata, len(frames)) for frames, metadata in videos]
+            of_videos = contrasted_videos(self.contrast, [frames for frames, _ in videos], seconds, generator, inputs)
+            shuffled = [(frames, metadata) for frames, (_, metadata) in zip(of_videos, videos, strict=True)]
             contrast = self._encode(batch, inputs, messages, shuffled, images, self.max_prompt_length)
             if contrast.input_ids != encoded.input_ids:
                 raise RuntimeError(
@@ -390,10 +388,11 @@ def owns_contrast(place: int, num_generations: int, num_contrast: int) -> bool:
 
 def _inputs_key(inputs: list[Record], all_columns: bool = False) -> tuple | None:
     """
-    What tells one batch of rows from another: their prompts and media, or, where the contrast depends on them, all columns;
+    What tells one batch of rows from another: their prompts and media, and what else the contrast depends on, the kind of
+    question or all columns;
     `None` where that takes more than text.
     """
-    needed = ("prompt", "chat_template_kwargs", *MEDIA_COLUMNS)
+    needed = ("prompt", "chat_template_kwargs", "problem_type", *MEDIA_COLUMNS)
     key = tuple(_content(row.get(column)) for row in inputs for column in (sorted(row) if all_columns else needed))
     return None if _OBJECT in key else key
 

@@ -1,10 +1,11 @@
 """What a dataset's columns and its number of rows must be for a run, seen before any weights are loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from datasets import Dataset, IterableDataset
 
+from ..contrast import AnyContrast, names_of, parts_of, takes_row
 from ..models.families import Processor, takes_videos
 
 
@@ -23,6 +24,12 @@ RESERVED_COLUMNS = (
     "contrast_accuracies",
     "contrast_completions",
     "contrast_completion_ids",
+    "group_draw",
+    "logps",
+    "contrast_logps",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
 )
 
 
@@ -40,9 +47,12 @@ def check_columns(train_dataset: TrainDataset, eval_dataset: Datasets) -> None:
 
 
 def check_objective_data(
-    objective: object, contrast: object, train_dataset: TrainDataset, eval_dataset: Datasets
+    objective: object, contrast: AnyContrast | None, train_dataset: TrainDataset, eval_dataset: Datasets
 ) -> None:
-    """Refuse data without a column that the objective or its contrast takes, and a contrast that the objective is not about."""
+    """
+    Refuse data without a column that the objective or its contrast takes, or with values in it that cannot be read, and a
+    contrast that cannot be called or that the objective is not about.
+    """
     if objective is None:
         return
     takers: list[tuple[str, object]] = [("objective", objective), ("contrast", contrast)]
@@ -55,17 +65,36 @@ def check_objective_data(
                         f"{name} has no column {column!r}, which the {what} {getattr(taker, '__name__', taker)} takes, only "
                         f"{', '.join(columns)}. Add it to the records."
                     )
-    wanted, found = getattr(objective, "needs_contrast", None), getattr(contrast, "__name__", None)
-    if wanted is not None and found in (
-        "shuffle_frames",
-        "freeze_frame",
-        "flip_frames",
-        "shuffle_clips",
-        "shuffle_around",
-    ):
+    by_row = [] if contrast is None else [takes_row(each) for each in (contrast, *parts_of(contrast))]
+    for name, dataset in by_name(train_dataset, eval_dataset).items():
+        _check_values(objective, name, dataset)
+        if any(by_row) and "frame_seconds" in (getattr(dataset, "column_names", None) or ()):
+            raise ValueError(
+                f"{name} has a column 'frame_seconds', by which a contrast is told of the frames. Rename it."
+            )
+    wanted, found = getattr(objective, "needs_contrast", None), set() if contrast is None else names_of(contrast)
+    if wanted is not None and found and not found & {wanted, None}:
         raise ValueError(
-            f"contrast ({found}) is not what {getattr(objective, '__name__', objective)} is about, which is {wanted}. Pass contrast={wanted}."
+            f"contrast ({', '.join(sorted(map(str, found)))}) is not what {getattr(objective, '__name__', objective)} is about, which is "
+            f"{wanted}. Pass contrast={wanted}."
         )
+
+
+def _check_values(objective: object, name: str, dataset: TrainDataset) -> None:
+    """Refuse a dataset with a value that the objective's `value_checks`, or its router's, do not take; streams are not read."""
+    checks: dict[str, Callable[[object], object]] = {}
+    for checker in (objective, getattr(objective, "router", None)):
+        checks.update(getattr(checker, "value_checks", {}))
+    for column, check in checks.items():
+        if not isinstance(dataset, Dataset) or column not in dataset.column_names:
+            continue
+        known = [each for each in ("problem_id", column) if each in dataset.column_names]
+        for index, row in enumerate(dataset.select_columns(known).with_format(None)):
+            try:
+                check(row[column])
+            except ValueError as error:
+                problem_id = f" (problem_id {row['problem_id']!r})" if "problem_id" in row else ""
+                raise ValueError(f"{name}, row {index}{problem_id}: {error}") from None
 
 
 def by_name(train_dataset: TrainDataset, eval_dataset: Datasets) -> dict[str, TrainDataset]:

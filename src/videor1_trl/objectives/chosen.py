@@ -68,6 +68,8 @@ def objective_of(name: str, fields: Fields) -> Objective:
         objective: Objective = make(**values)
     except ValueError as error:  # which names the parameter
         said = str(error)
-        field = next((field for field, parameter in takes.items() if said.startswith(f"{parameter} (")), None)
-        raise error if field is None else ValueError(said.replace(takes[field], field, 1)) from None
+        for field, parameter in takes.items():
+            if said.startswith(f"{parameter} ("):
+                raise ValueError(said.replace(parameter, field, 1)) from None
+        raise
     return objective

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,6 +115,11 @@ class Router:
         """The column of the labels, where labels decide."""
         return (self.column,) if self.kind == "labels" and self.column is not None else ()
 
+    @property
+    def value_checks(self) -> dict[str, Callable[[object], object]]:
+        """Where labels decide, what raises a `ValueError` for a value of their column that is none."""
+        return {column: functools.partial(_label, column=column) for column in self.needs_columns}
+
     def __call__(self, p: float, contrast_p: float, group: Columns) -> bool | None:
         """Whether it is dynamic, by p and p~ and the group's columns; `None` where a row has no label, p is not known, or the gap draws it not."""
         if self.kind == "none":
@@ -130,9 +136,16 @@ class Router:
     def _labelled(self, group: Columns) -> bool | None:
         if self.column not in group:
             raise ValueError(f"The data has no column {self.column!r}, which the objective takes for its labels.")
-        label = group[str(self.column)]
-        if label is None:
-            return None
-        if label not in _LABELS:
-            raise ValueError(f"{self.column} ({label!r}) must be 'dynamic' or 'static', or true or false for dynamic.")
-        return _LABELS[label]
+        return _label(group[str(self.column)], str(self.column))
+
+
+def _label(value: object, column: str) -> bool | None:
+    """Whether a label says that a question is dynamic; `None` for `None` and NaN, which are no label."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    label = value.strip().lower() if isinstance(value, str) else value
+    if not isinstance(label, Hashable) or label not in _LABELS:
+        raise ValueError(
+            f"{column} ({value!r:.60}) must be 'dynamic' or 'static', or true or false for dynamic; null is no label."
+        )
+    return _LABELS[label]

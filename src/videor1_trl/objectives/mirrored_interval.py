@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +36,11 @@ class _MirroredInterval:
     @property
     def needs_columns(self) -> tuple[str, ...]:
         return ("solution", "duration", *self.router.needs_columns)
+
+    @property
+    def value_checks(self) -> dict[str, Callable[[object], object]]:
+        """Beside those of the router: a duration is a number of seconds."""
+        return {"duration": video_seconds}
 
     def __call__(
         self, accuracies: Sequence[float | None], contrast_accuracies: Sequence[float | None], **group: Any

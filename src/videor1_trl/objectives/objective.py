@@ -11,8 +11,9 @@ class Objective(Protocol):
 
     An attribute `needs_contrast_rollouts = False` says that it does without contrast rollouts, which are then not made;
     `needs_logps = True` asks for log-probabilities; a method `contrast_rewards` trains the contrast rollouts too
-    ([`TrainsContrast`]). Data without one of its `needs_columns` (a tuple of names) are refused before any weights are loaded,
-    and so is, with `needs_contrast`, another one of this package's contrasts than the one of that name.
+    ([`TrainsContrast`]). Data without one of its `needs_columns` (a tuple of names) are refused before any weights are loaded, and
+    so are rows with a value for which one of its `value_checks` (column -> a function of the value) raises a `ValueError`, and, with
+    `needs_contrast`, another one of this package's contrasts than the one of that name.
     """
 
     def __call__(
