@@ -36,8 +36,8 @@ _ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, Recursion
 # What the solution of such a problem must be, or no answer could be right
 _PLACED = {
     "temporal grounding": "one or more intervals of seconds, such as 12.5 - 20.1",
-    "permutation": "an order of two or more parts, each once, such as 2, 3, 1",
-    "bounding box": "one box x1, y1, x2, y2 with x1 < x2 and y1 < y2",
+    "permutation": "an order of two or more parts, numbers from 1 or letters from A, each once, such as 2, 3, 1",
+    "bounding box": "one box x1, y1, x2, y2 with x1 < x2 and y1 < y2, without width, height or centre",
 }
 _MAX_DIGITS = 4_000  # of an integer: Python reads 4,300
 _MAX_DEPTH = 50  # of lists and objects in a record: each level is a level of a column's type

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ..text.answers import judge
 from ..text.messages import content
 from ..text.prompts import check_problem_type, extract_answer
+from .columns import as_long, needed
 from .reward import Completion, Reward
 
 
-_T = TypeVar("_T")
+_RIGHT = "what is right for each row"  # of solution and problem type
 
 
 def accuracy_reward(
@@ -55,7 +56,7 @@ def accuracy_reward(
 
     Returns:
         `list[float | None]` of length B: 0.0 without an answer; `None`, no verdict, where the gold is `None`, empty,
-        or not a number in a row that needs one.
+        or not the number, time, order or box that its row needs.
 
     Raises:
         `ValueError`: a missing column, one of another length, or an unknown problem type.
@@ -81,12 +82,12 @@ class _AccuracyReward:
         options: Sequence[Sequence[object] | None] | None = None,
         **kwargs: object,
     ) -> list[float | None]:
-        solution = _column("solution", solution, len(completions))
-        problem_type = _column("problem_type", problem_type, len(completions))
+        solution = needed(self.__name__, "solution", solution, len(completions), _RIGHT)
+        problem_type = needed(self.__name__, "problem_type", problem_type, len(completions), _RIGHT)
         for row, kind in enumerate(problem_type):
             record = "" if problem_id is None else f" (problem_id {problem_id[row]!r})"
             check_problem_type(kind, f", in row {row}{record}")
-        options = [()] * len(completions) if options is None else options
+        options = [()] * len(completions) if options is None else as_long("options", options, len(completions))
         return [
             judge(
                 gold,
@@ -97,20 +98,6 @@ class _AccuracyReward:
             )
             for completion, gold, kind, choices in zip(completions, solution, problem_type, options, strict=True)
         ]
-
-
-def _column(name: str, values: Sequence[_T] | None, number: int) -> Sequence[_T]:
-    """A column that must be there, with one value for each completion."""
-    if values is None:
-        raise ValueError(
-            f"accuracy_reward was called without the column {name!r}, which says what is right for each row. "
-            "Add it to the dataset, or use a reward function of your own."
-        )
-    if len(values) != number:
-        raise ValueError(
-            f"the column {name!r} has {len(values)} values for {number} completions. Pass one per completion."
-        )
-    return values
 
 
 def _texts(options: Sequence[object] | None) -> list[str]:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..text.intervals import boundaries_iou, length_of, read_intervals, temporal_iou, video_seconds
+from ..text.intervals import boundaries_iou, length_of, read_intervals, temporal_iou, video_seconds, within
 from ..text.messages import content
-from ..text.places import box_iou, is_order, names_numbers, order_score, read_box, read_order
+from ..text.places import box_iou, is_order, order_score, read_box, read_order
 from ..text.prompts import extract_answer
+from .columns import as_long, needed
 from .reward import Completion, Reward
 
 
 def temporal_iou_reward(
-    completions: Sequence[Completion], solution: Sequence[str | None], **kwargs: Any
+    completions: Sequence[Completion], solution: Sequence[object] | None = None, **kwargs: Any
 ) -> list[float | None]:
     """
     Time in both the answer's intervals and the solution's, over time in either; unions, where they have several.
@@ -25,6 +26,11 @@ def temporal_iou_reward(
     Args:
         completions (`list` of length B): TRL's two shapes.
         solution (`list[str | None]` of length B): with intervals, in `<answer>` tags or without.
+        kwargs: other columns; `problem_type` (`list[str]`), where there is one, says which rows are about time. The others have no
+            verdict.
+
+    Raises:
+        `ValueError`: a missing column, or one of another length.
 
     >>> temporal_iou_reward(["<answer>2 - 6</answer>", "2 - 6"], ["<answer>0 - 4</answer>"] * 2)
     [0.3333333333333333, 0.0]
@@ -40,29 +46,49 @@ class _TemporalIou:
     def __call__(
         self,
         completions: Sequence[Completion],
-        solution: Sequence[str | None],
+        solution: Sequence[object] | None = None,
         duration: Sequence[object] | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> list[float | None]:
         if self.boundaries and duration is None:
             raise ValueError(
                 "temporal_iou_reward with boundaries needs the column 'duration', the seconds of each row's video. Add it to the "
                 "dataset, or take get_temporal_iou_reward()."
             )
-        durations = [None] * len(completions) if duration is None else duration
-        return [
-            self._one(_answered(completion), gold, length)
-            for completion, gold, length in zip(completions, solution, durations, strict=True)
-        ]
+        rows = _own_rows(self.__name__, "temporal grounding", completions, solution, **kwargs)
+        lengths: Sequence[object] = [None] * len(completions)
+        if self.boundaries and duration is not None:
+            lengths = as_long("duration", duration, len(completions))
+        return [None if row is None else self._one(*row, length) for row, length in zip(rows, lengths, strict=True)]
 
-    def _one(self, answer: str | None, solution: str | None, duration: object) -> float | None:
+    def _one(self, answer: str | None, solution: object, duration: object) -> float | None:
         gold, found = read_intervals(solution), read_intervals(answer)
         length = video_seconds(duration) if self.boundaries else None
+        if length is not None:
+            gold = within(gold, length)
         if not length_of(gold) or (self.boundaries and length is None):
             return None
         if not found:
             return 0.0
         return temporal_iou(found, gold) if length is None else boundaries_iou(found, gold, length)
+
+
+def _own_rows(
+    reward: str,
+    own_type: str,
+    completions: Sequence[Completion],
+    solution: Sequence[object] | None,
+    **columns: Any,
+) -> list[tuple[str | None, object] | None]:
+    """Of each row what is answered and the solution; `None` where its problem type is given and is another one."""
+    number = len(completions)
+    solution = needed(reward, "solution", solution, number, "what is right for each row")
+    kinds = columns.get("problem_type")
+    kinds = [None] * number if kinds is None else as_long("problem_type", kinds, number)
+    return [
+        None if kind not in (None, own_type) else (_answered(completion), gold)
+        for completion, gold, kind in zip(completions, solution, kinds, strict=True)
+    ]
 
 
 def _answered(completion: Completion) -> str | None:
@@ -73,7 +99,8 @@ def _answered(completion: Completion) -> str | None:
 def get_temporal_iou_reward(boundaries: bool = False) -> Reward:
     """
     `temporal_iou_reward`, with `boundaries` times (1 - ds / D) (1 - de / D): ds and de are how far the (first) start and the
-    (last) end are off, D is the video's length, the column `duration` in seconds; `None` where a row has no duration.
+    (last) end are off, D is the video's length, the column `duration` in seconds, at which the solution is cut; `None` where a row has no
+    duration.
 
     Source: Time-R1, ArrowGEV (arXiv 2601.06559) and TaRO (2606.09248).
 
@@ -87,13 +114,14 @@ def get_temporal_iou_reward(boundaries: bool = False) -> Reward:
 
 
 def permutation_reward(
-    completions: Sequence[Completion], solution: Sequence[str | None], **kwargs: object
+    completions: Sequence[Completion], solution: Sequence[object] | None = None, **kwargs: Any
 ) -> list[float | None]:
     """
     1.0 for the right order of K parts; 0.2 times the share of parts in their place for another order of the same parts,
-    where K > 4; else 0.0. `None` where the solution is no order.
+    where K > 4; else 0.0. `None` where the solution is no order of 1 to K, 0 to K - 1 or A and the letters behind it, and where a
+    `problem_type` is given and is another one.
 
-    Numbers, letters ("B, A, C") or digits without marks between them ("312"); beside numbers words are passed over. Source: Visual Jigsaw (arXiv 2509.25190), whose
+    Numbers, letters ("B, A, C") or either without marks between them ("312", "BAC"); words are passed over. Source: Visual Jigsaw (arXiv 2509.25190), whose
     code takes 0.5 off for repetition, which this does not.
 
     >>> permutation_reward(["<answer>3, 1, 2</answer>", "<answer>312</answer>", "<answer>1 2 3</answer>"], ["3 1 2"] * 3)
@@ -101,36 +129,36 @@ def permutation_reward(
     >>> permutation_reward(["<answer>2 1 3 4 5</answer>"], ["1 2 3 4 5"])
     [0.12]
     """
-    found: list[float | None] = []
-    for completion, text in zip(completions, solution, strict=True):
-        gold = read_order(text)
-        found.append(order_score(read_order(_answered(completion)), gold) if is_order(gold) else None)
-    return found
+    rows = _own_rows("permutation_reward", "permutation", completions, solution, **kwargs)
+    return [None if row is None else _order_score(*row) for row in rows]
+
+
+def _order_score(answer: str | None, solution: object) -> float | None:
+    gold = read_order(solution)
+    return order_score(read_order(answer, like=gold), gold) if is_order(gold) else None
 
 
 def box_iou_reward(
-    completions: Sequence[Completion], solution: Sequence[str | None], **kwargs: object
+    completions: Sequence[Completion], solution: Sequence[object] | None = None, **kwargs: Any
 ) -> list[float | None]:
     """
     Area in both boxes over area in either. A box is its corners `x1, y1, x2, y2`, left, top, right, bottom, counted from the upper
     left of the picture, in whatever brackets; answer and solution in the same unit, which is the question's to say.
 
-    Range [0, 1]; 0.0 without an answer, without a box in it, or with more than one; `None` where the solution has no numbers.
+    Range [0, 1]; 0.0 without an answer, without a box in it, or with more than one; `None` where the solution is not one box, such as a
+    corner with width and height, and where a `problem_type` is given and is another one.
     Source: VideoChat-R1.5, one box.
 
     Raises:
-        `ValueError`: a solution of numbers that are not one box, such as a corner with width and height.
+        `ValueError`: a missing column, or one of another length.
 
     >>> box_iou_reward(["<answer>[0, 0, 2, 2]</answer>", "<answer>there</answer>"], ["[1, 0, 3, 2]"] * 2)
     [0.3333333333333333, 0.0]
     """
-    found: list[float | None] = []
-    for completion, text in zip(completions, solution, strict=True):
-        gold, box = read_box(text), read_box(_answered(completion))
-        if gold is None and names_numbers(text):
-            raise ValueError(
-                f"box_iou_reward cannot tell what box the solution {text!r:.80} means: it must be x1, y1, x2, y2 with x1 < x2 and "
-                "y1 < y2. Convert the record."
-            )
-        found.append(None if gold is None else box_iou(box, gold) if box else 0.0)
-    return found
+    rows = _own_rows("box_iou_reward", "bounding box", completions, solution, **kwargs)
+    return [None if row is None else _box_score(*row) for row in rows]
+
+
+def _box_score(answer: str | None, solution: object) -> float | None:
+    gold, found = read_box(solution), read_box(answer)
+    return None if gold is None else box_iou(found, gold) if found else 0.0

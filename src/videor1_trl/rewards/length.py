@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .accuracy import accuracy_reward
+from .columns import needed
 from .reward import Completion, Reward
 from .verdicts import as_verdict, check_threshold
 
@@ -31,8 +32,11 @@ class _LengthReward:
         check_threshold(self.threshold)
 
     def __call__(
-        self, completions: list[Completion], completion_ids: Sequence[Sequence[int]], **kwargs: object
+        self, completions: list[Completion], completion_ids: Sequence[Sequence[int]] | None = None, **kwargs: object
     ) -> list[float | None]:
+        completion_ids = needed(
+            self.__name__, "completion_ids", completion_ids, len(completions), "the tokens of each completion"
+        )
         accuracies = self.accuracy_func(completions=completions, completion_ids=completion_ids, **kwargs)
         return [
             None
@@ -43,7 +47,7 @@ class _LengthReward:
 
 
 def length_reward(
-    completions: list[Completion], completion_ids: Sequence[Sequence[int]], **kwargs: object
+    completions: list[Completion], completion_ids: Sequence[Sequence[int]] | None = None, **kwargs: object
 ) -> list[float | None]:
     """
     0.2 for a correct completion of 320 to 512 tokens, else 0.0: long enough to think, short enough to end.
@@ -61,7 +65,7 @@ def length_reward(
         `list[float | None]` of length B; `None` where the accuracy is.
 
     Raises:
-        `ValueError`: what `accuracy_reward` raises.
+        `ValueError`: no `completion_ids`, or another number of them; what `accuracy_reward` raises.
 
     >>> length_reward(["<answer>B</answer>"] * 2, [[0] * 320, [0] * 319], solution=["B"] * 2,
     ...               problem_type=["multiple choice"] * 2)

@@ -226,7 +226,7 @@ def _same_time(gold: str, answer: str) -> float | None:
 
 def _same_order(gold: str, answer: str) -> float | None:
     expected = read_order(gold)
-    return order_score(read_order(answer), expected) if is_order(expected) else None
+    return order_score(read_order(answer, like=expected), expected) if is_order(expected) else None
 
 
 def _same_box(gold: str, answer: str) -> float | None:

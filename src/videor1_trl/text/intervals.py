@@ -10,7 +10,8 @@ from itertools import pairwise
 from numbers import Real
 
 from .prompts import extract_answer
-from .times import Time, plain_signs, read_times
+from .times import Time, read_times
+from .words import plain_signs
 
 
 Interval = tuple[float, float]
@@ -95,7 +96,7 @@ def _interval(one: Time, other: Time) -> Interval | None:
         return None
     if other.unit is None and one.unit not in (None, 1.0):  # "1 min - 75"
         return None
-    start, end = (time.value * (time.unit or 1.0) for time in (one, other))
+    start, end = one.value * (one.unit or 1.0), other.value * (other.unit or 1.0)
     return (start, end) if start <= end else None
 
 
@@ -140,21 +141,33 @@ def length_of(intervals: Sequence[Interval]) -> float:
     return math.fsum(end - start for start, end in merged(intervals))
 
 
+def within(intervals: Sequence[Interval], duration: float) -> list[Interval]:
+    """
+    The union of intervals, without what of it lies beyond a video's end (> 0 seconds).
+
+    >>> within([(0, 10)], 8.0), within([(9, 10)], 8.0)
+    ([(0, 8.0)], [])
+    """
+    return [(start, min(end, duration)) for start, end in merged(intervals) if start < duration]
+
+
 def video_seconds(duration: object) -> float | None:
     """
-    The value of a column `duration`: the seconds of a row's video; `None` where it is not known (`None`, NaN or 0).
+    The value of a column `duration`: the seconds of a row's video; `None` where it is not known (`None` or 0).
 
     Raises:
-        `ValueError`: no number, or one below 0.
+        `ValueError`: no number, one below 0, infinity or NaN.
 
     >>> video_seconds(12), video_seconds(None)
     (12.0, None)
     """
     if duration is None:
         return None
-    if isinstance(duration, bool) or not isinstance(duration, Real) or float(duration) < 0:
-        raise ValueError(f"duration ({duration!r:.40}) must be the video's length in seconds, above 0, or nothing.")
-    return float(duration) if float(duration) > 0 else None  # NaN is not
+    if isinstance(duration, bool) or not isinstance(duration, Real) or not 0 <= float(duration) < math.inf:
+        raise ValueError(
+            f"duration ({duration!r:.40}) must be the video's length in seconds, above 0, or nothing. Correct the column."
+        )
+    return float(duration) or None
 
 
 def temporal_iou(found: Sequence[Interval], gold: Sequence[Interval]) -> float:

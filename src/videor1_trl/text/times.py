@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,18 +67,6 @@ class Time:
     has_comma: bool = False
 
 
-def plain_signs(text: str) -> str:
-    """
-    A text with its signs of full width and the like as plain ones; a half and a square stay what they are.
-
-    >>> plain_signs("12.5\uff0d20\u00bd")
-    '12.5-20½'
-    """
-    return "".join(
-        sign if sign.isnumeric() and not sign.isdecimal() else unicodedata.normalize("NFKC", sign) for sign in text
-    )
-
-
 def read_times(text: str, *, commas: bool = False) -> list[Time]:
     """
     The times that a text names, in its order.
@@ -101,11 +88,11 @@ def _time(match: re.Match[str], is_unclear: bool) -> Time:
     plain, unit, lead = match["plain"], match["unit"], match["lead"]
     comma = plain is not None and "," in plain
     value: float | None
+    seconds: float | None
     if plain is None:
         value, seconds = _by_the_clock(match), 1.0
     else:
-        value = float(plain.replace(",", "" if "." in plain else "."))
-        seconds = _seconds_of(unit or lead)
+        value, seconds = float(plain.replace(",", "" if "." in plain else ".")), _seconds_of(unit or lead)
     if match["foreign"] or (comma and is_unclear) or (lead and lead.lower().startswith("frame")):
         value = None
     is_negative = _MINUS.search(match.string, max(0, match.start() - 2), match.start()) is not None

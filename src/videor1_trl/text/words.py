@@ -68,3 +68,15 @@ def spaced(text: str) -> list[str]:
     (['Exit', '出', '口', '2'], ['a,b', 'c'])
     """
     return _SPACED.sub(r" \1 ", text).split()
+
+
+def plain_signs(text: str) -> str:
+    """
+    A text with its signs of full width and the like as plain ones; a half and a square stay what they are.
+
+    >>> plain_signs("12.5\uff0d20\u00bd")
+    '12.5-20½'
+    """
+    return "".join(
+        sign if sign.isnumeric() and not sign.isdecimal() else unicodedata.normalize("NFKC", sign) for sign in text
+    )
