@@ -20,6 +20,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOTrainer
 
+import videor1_trl
 from videor1_trl import make_prompt
 from videor1_trl.config import LOSS_TYPES
 from videor1_trl.media.limits import check_not_interrupted
@@ -47,11 +48,48 @@ def no_file_is_opened(monkeypatch):
     monkeypatch.setattr("videor1_trl.check_media", opened)
 
 
+def test_rewards_are_found_by_name_path_and_call():
+    """An answer of 0 to 4 s for 0 to 8 of 8 s: IoU 1/2, by its boundaries 1/4."""
+    rows = {"completions": ["<answer>0 - 4</answer>"], "solution": ["0 - 8"], "duration": [8.0]}
+    found = {
+        "temporal_iou_reward": 0.5,
+        "get_temporal_iou_reward(boundaries=True)": 0.25,
+        "videor1_trl.rewards.grounding.get_temporal_iou_reward()": 0.5,
+        "videor1_trl.rewards.grounding.temporal_iou_reward": 0.5,
+    }
+    assert {name: train_tgrpo.find_reward(name)(**rows)[0] for name in found} == found
+    for name in train_tgrpo.REWARDS:
+        assert train_tgrpo.find_reward(name) is getattr(videor1_trl, name)
+    own = {name for name in videor1_trl.__all__ if name.endswith("_reward") and not name.startswith("get_")}
+    assert own - {"temporal_reward"} == set(train_tgrpo.REWARDS)  # which is an objective
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("get_temporal_iou_reward", "is no reward function, which is called with completions"),
+        ("videor1_trl.get_temporal_iou_reward", "is no reward function, which is called with completions"),
+        ("temporal_reward", "is neither accuracy_reward, format_reward, length_reward, temporal_iou_reward, "),
+        ("videor1_trl.temporal_reward", "is no reward function"),
+        ("get_crpo_reward(router='none')", "is no reward function"),
+        ("get_temporal_iou_reward(True)", "is neither a name nor a call with plain settings by name"),
+        ("get_temporal_iou_reward(boundaries=print())", "is neither a name nor a call with plain settings by name"),
+        ("get_temporal_iou_reward(borders=True)", "unexpected keyword argument 'borders'"),
+        ("get_no_reward()", "get_no_reward"),
+    ],
+)
+def test_what_is_no_reward_is_refused_by_its_name(name, message):
+    with pytest.raises(ValueError, match=re.escape(f"reward_funcs ({name!r})")) as refusal:
+        train_tgrpo.find_reward(name)
+    assert message in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
         (["--reward_funcs", "no_reward"], "--reward_funcs ('no_reward') is neither accuracy_reward"),
         (["--reward_funcs", "no_module.reward"], "--reward_funcs ('no_module.reward'): No module named"),
+        (["--reward_funcs", "get_length_reward"], "--reward_funcs ('get_length_reward') is no reward function"),
         (["--use_peft", "--lora_target_modules", "no_such_layer"], "--use_peft: Target modules"),
         (["--attn_implementation", "no_such_attention"], "--attn_implementation"),
         (["--attn_implementation", "flash_attention_2"], "--attn_implementation"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import importlib
+import inspect
 import os
 import shutil
 import sys
@@ -27,6 +29,16 @@ if TYPE_CHECKING:  # slow to import, and a wrong flag is to be said at once
     from .toy_report import Toy
 
 
+REWARDS = (
+    "accuracy_reward",
+    "format_reward",
+    "length_reward",
+    "temporal_iou_reward",
+    "permutation_reward",
+    "box_iou_reward",
+)
+
+
 @dataclass
 class ScriptArguments(DataArguments):
     """What is trained on, and against what; the rest is in TGRPOConfig and trl's ModelConfig."""
@@ -40,7 +52,10 @@ class ScriptArguments(DataArguments):
     )
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy_reward", "format_reward"],
-        metadata={"help": "Names from videor1_trl (accuracy_reward, format_reward, length_reward) or dotted paths."},
+        metadata={
+            "help": f"Names of {', '.join(REWARDS)}, or dotted paths (my_rewards.my_reward); or a call of what makes one, with its "
+            "settings by name: 'get_temporal_iou_reward(boundaries=True)'."
+        },
     )
     plain_grpo: bool = field(
         default=False, metadata={"help": "Plain GRPO on video: no contrast rollouts and no temporal reward."}
@@ -88,22 +103,63 @@ def make_parser() -> CommandParser:
 
 
 def find_reward(name: str) -> Reward:
-    """The function of that name in videor1_trl, or at a dotted path below the working directory."""
-    import videor1_trl
+    """
+    The reward function of that name in videor1_trl, or at a dotted path below the working directory; or what the function of that
+    name makes of settings: `get_temporal_iou_reward(boundaries=True)`.
 
-    module, _, function = name.rpartition(".")
-    if not module and name.endswith("_reward") and hasattr(videor1_trl, name):
-        return cast("Reward", getattr(videor1_trl, name))
-    if not module:
+    Raises:
+        `ValueError`: there is none of that name, or it is no reward function.
+    """
+    path, settings = _parsed(name)
+    module, _, function = path.rpartition(".")
+    if not module and path not in REWARDS and not (path.startswith("get_") and path.endswith("_reward")):
         raise ValueError(
-            f"reward_funcs ({name!r}) is neither accuracy_reward, format_reward or length_reward nor a dotted path such "
-            "as my_rewards.my_reward."
+            f"reward_funcs ({name!r}) is neither {', '.join(REWARDS[:-1])} or {REWARDS[-1]} nor a dotted path such as "
+            "my_rewards.my_reward."
         )
     sys.path.insert(0, os.getcwd())
     try:
-        return cast("Reward", getattr(importlib.import_module(module), function))
-    except (AttributeError, ImportError) as error:
+        found = getattr(importlib.import_module(module or "videor1_trl"), function)
+        found = found if settings is None else found(**settings)
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
         raise ValueError(f"reward_funcs ({name!r}): {error}.") from error
+    if not _is_reward(found):
+        raise ValueError(
+            f"reward_funcs ({name!r}) is no reward function, which is called with completions and the columns by name. "
+            "Where it makes one, call it with its settings, such as 'get_temporal_iou_reward(boundaries=True)'; or give the path of a "
+            "function in a file of your own, such as my_rewards.my_reward."
+        )
+    return cast("Reward", found)
+
+
+def _parsed(name: str) -> tuple[str, dict[str, object] | None]:
+    """A name or dotted path, and the settings of a call, `None` where it is none."""
+    try:
+        call = ast.parse(name.strip(), mode="eval").body
+        if not isinstance(call, ast.Call):
+            return name.strip(), None
+        if call.args or any(each.arg is None for each in call.keywords):
+            raise ValueError("settings have names")
+        return ast.unparse(call.func), {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(
+            f"reward_funcs ({name!r}) is neither a name nor a call with plain settings by name, such as "
+            "'get_temporal_iou_reward(boundaries=True)'."
+        ) from None
+
+
+def _is_reward(function: Callable[..., object]) -> bool:
+    """Whether it can be called as the trainer calls rewards, and is no objective."""
+    if not callable(function):
+        return False
+    try:
+        signature = inspect.signature(function)
+        signature.bind_partial(
+            prompts=[], completions=[], completion_ids=[], trainer_state=None, log_extra=None, log_metric=None
+        )
+    except (TypeError, ValueError):
+        return False
+    return "accuracies" not in signature.parameters
 
 
 def trainer_options(script_args: ScriptArguments) -> dict[str, object]:
