@@ -9,13 +9,14 @@ import torch
 from helpers import config
 
 from videor1_trl.objectives.chosen import OBJECTIVES, objective_of
-from videor1_trl.objectives.dynamics import Router
+from videor1_trl.objectives.dynamics import Router, same_answer
 from videor1_trl.objectives.gap import get_gap_reward
 from videor1_trl.objectives.log_prob_drop import get_log_prob_drop_reward
 from videor1_trl.objectives.mirrored_interval import get_mirrored_interval_reward
 from videor1_trl.objectives.objective import Needs, TrainsContrast
 from videor1_trl.objectives.relation import get_crpo_reward, get_relation_reward
 from videor1_trl.objectives.temporal import temporal_reward
+from videor1_trl.text.prompts import PROBLEM_TYPES
 
 
 def said(answers):
@@ -70,6 +71,30 @@ def test_the_same_words_are_never_another_answer_even_where_they_answer_nothing(
     group = {"problem_type": "temporal grounding", "solution": "1 - 2"}
     group |= {"completions": said(["never"]), "contrast_completions": said(["never", "3 - 4"])}
     assert get_relation_reward()([1.0], [0.0, 0.0], **group) == [0.5]
+
+
+def test_without_a_known_problem_type_case_and_marks_around_an_answer_make_no_other():
+    for kind in ({}, {"problem_type": None}, {"problem_type": "my kind"}, {"problem_type": "temporal grounding"}):
+        same = [("A.", "A"), ("left", "Left"), ("**up**", "Up!"), ("never", "Never.")]
+        assert all(same_answer(one, other, kind) for one, other in same), kind
+        assert not any(same_answer(one, other, kind) for one, other in (("-5", "5"), ("up", "down"))), kind
+    assert not same_answer("exit now", "EXIT NOW", {"problem_type": "OCR"}), "where a type's rule can tell, it does"
+
+
+@pytest.mark.parametrize("nothing", ["I cannot tell", "None", "?", "-", "A or B", "", "..."])
+def test_what_names_no_option_is_no_answer_and_earns_nothing(nothing):
+    """It was another answer than A: relation paid for it, and crpo trained contrast rollouts to say it."""
+    group = choice("A", [])
+    group["contrast_completions"] = said([nothing, "B", "A"])
+    assert get_relation_reward()([1.0], [0.0, 0.0, 1.0], **group) == [0.5]
+    assert get_crpo_reward(router="none").contrast_rewards([1.0], [0.0, 0.0, 1.0], **group) == [0.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", [*PROBLEM_TYPES, "my kind", None])
+def test_punctuation_alone_answers_nothing_of_any_type(kind):
+    group = {"problem_type": kind, "completions": said(["5"]), "contrast_completions": said(["?", "…", "–", "50"])}
+    assert get_relation_reward()([1.0], [0.0] * 4, **group) == [1.0]  # one of one that answers
+    assert get_crpo_reward(router="none").contrast_rewards([1.0], [0.0] * 4, **group) == [0.0, 0.0, 0.0, 2.0]
 
 
 def test_crpo_rewards_contrast_rollouts_that_behave_and_more_so_the_better_the_ordered_ones():

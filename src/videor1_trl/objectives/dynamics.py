@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import unicodedata
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 from ..rewards.reward import Completion
 from ..rewards.verdicts import as_verdict
 from ..text.answers import judge
+from ..text.choices import bare, labelled, read_choice, without_marks
 from ..text.messages import Columns, content
 from ..text.prompts import PROBLEM_TYPES, extract_answer
 
@@ -31,22 +33,43 @@ def share_right(accuracies: Sequence[float | None], threshold: float) -> float:
     return sum(verdict > threshold for verdict in known) / len(known) if known else math.nan
 
 
-def answer_of(completion: Completion) -> str | None:
-    """What a completion answers; `None` where it does not, which is never another answer."""
-    return extract_answer(content(completion)) or None
+def answer_of(completion: Completion, group: Columns | None = None) -> str | None:
+    """
+    What a completion answers; `None` where it does not, which is never another answer: without an answer's tags, with nothing or
+    nothing but punctuation in them, and where none of the group's `options` of a multiple choice can be read from it.
+
+    >>> choice = {"problem_type": "multiple choice", "options": ["A. up", "B. down"]}
+    >>> [answer_of(f"<answer>{text}</answer>", choice) for text in ("b", "Up.", "-", "I cannot tell", "A or B")]
+    ['b', 'Up.', None, None, None]
+    """
+    answer = extract_answer(content(completion)) or ""
+    if all(unicodedata.category(sign)[0] in "PZC" for sign in answer):
+        return None
+    columns = group or {}
+    options = _options(columns)
+    if columns.get("problem_type") == "multiple choice" and options:
+        letters = [letter for letter, _ in labelled(options)]
+        return answer if read_choice(answer, options) in letters else None
+    return answer
+
+
+def _options(group: Columns) -> list[str]:
+    return [str(each) for each in group.get("options") or () if each is not None]
 
 
 def same_answer(one: str, other: str, group: Columns) -> bool:
     """
-    Whether two answers say the same, by the rule of the group's `problem_type`: "A." is "A". The same words where it has none.
+    Whether two answers say the same, by the rule of the group's `problem_type`: "A." is "A". The same words, without regard to case
+    and to the marks around them, where it has none of the known ones, or its rule reads nothing from the first.
 
-    >>> same_answer("A.", "a", {"problem_type": "multiple choice"}), same_answer("up", "down", {})
-    (True, False)
+    >>> same_answer("A.", "a", {"problem_type": "multiple choice"}), same_answer("up", "Up.", {}), same_answer("up", "down", {})
+    (True, True, False)
     """
-    kind, options = group.get("problem_type"), [str(each) for each in group.get("options") or () if each is not None]
-    if one.split() == other.split() or kind not in PROBLEM_TYPES:
-        return one.split() == other.split()
-    return (judge(one, other, kind, options=options) or 0.0) > 0.5
+    kind = group.get("problem_type")
+    if one.split() == other.split():
+        return True
+    verdict = judge(one, other, kind, options=_options(group)) if kind in PROBLEM_TYPES else None
+    return without_marks(bare(one)) == without_marks(bare(other)) if verdict is None else verdict > 0.5
 
 
 def behaving_share(completion: Completion, contrasts: Sequence[Completion], dynamic: bool, group: Columns) -> float:
@@ -58,8 +81,8 @@ def behaving_share(completion: Completion, contrasts: Sequence[Completion], dyna
     >>> behaving_share(said[1], [*said, "A"], True, {"problem_type": "multiple choice"})
     0.6666666666666666
     """
-    answer = answer_of(completion)
-    others = [each for each in map(answer_of, contrasts) if each is not None]
+    answer = answer_of(completion, group)
+    others = [found for found in (answer_of(each, group) for each in contrasts) if found is not None]
     if answer is None or not others:
         return 0.0
     return sum(same_answer(answer, other, group) != dynamic for other in others) / len(others)

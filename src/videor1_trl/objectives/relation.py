@@ -65,7 +65,7 @@ class _Crpo(_Relation):
         p = share_right(accuracies, self.threshold)
         found: list[float | None] = []
         for completion, accuracy in zip(group["contrast_completions"], contrast_accuracies, strict=True):
-            right, answered = as_verdict(accuracy) > self.threshold, answer_of(completion) is not None
+            right, answered = as_verdict(accuracy) > self.threshold, answer_of(completion, group) is not None
             behaves = float(answered and right != dynamic)
             found.append(None if accuracy is None else behaves * (1 + self.weight * (p if p == p else 0.0)))
         return found
@@ -84,7 +84,8 @@ def get_relation_reward(
     otherwise where the question is about the order of time, or the same where it is not.
 
     Source: the ordered half of CRPO (arXiv 2605.21988), `CRR_i`; with `reverse_frames` close to ArrowRL (2506.03340). A
-    contrast rollout without an answer is left out: it is never "different".
+    contrast rollout without an answer is left out: it is never "different". Punctuation alone is none, nor what names none of the
+    options of a choice.
 
     Args:
         weight (`float`, defaults to `1.0`): in reward units, >= 0. threshold (`float`, defaults to `0.5`): right is an accuracy

@@ -167,7 +167,7 @@ def _own_letters(options: Sequence[str]) -> list[tuple[str, str]] | None:
 
 def _option_of_text(form: str, by_letter: dict[str, str]) -> str | None:
     """The letter of the one option whose text a form is: as it is written, else without regard to case and marks around it."""
-    for same in (str.strip, _plain, _plain_bare):
+    for same in (str.strip, without_marks, _plain_bare):
         found = [letter for letter, words in by_letter.items() if words and same(words) == same(form)]
         if len(found) == 1:
             # a text that is a letter may also be the letter of another option
@@ -190,7 +190,7 @@ def _named(form: str, led: bool, by_letter: dict[str, str], is_letter: bool) -> 
         return letter if _agrees(letter, rest, by_letter) else None
     if found := _LETTER_AND_TEXT.fullmatch(form):
         own = by_letter.get(found[1].upper())
-        if own is not None and _plain(own) == _plain(found[2]):
+        if own is not None and without_marks(own) == without_marks(found[2]):
             return found[1].upper()
         # without options nobody can say that "C major" is not an answer's text
         is_no_word = found[1] not in "AI" and found[1].isupper() and (found[1] in by_letter or is_letter)
@@ -199,12 +199,12 @@ def _named(form: str, led: bool, by_letter: dict[str, str], is_letter: bool) -> 
     if (found := _LETTER_IS_RIGHT.fullmatch(form)) and _agrees(found[1], found[2], by_letter):
         return found[1]
     if found := _LETTER_AND_REASON.match(form):
-        is_text = bool(by_letter) and _plain(by_letter.get(found[1], "")) == _plain(found[3])
+        is_text = bool(by_letter) and without_marks(by_letter.get(found[1], "")) == without_marks(found[3])
         if (led or is_text) and _agrees(found[1], found[3], by_letter, is_reason=bool(found[2])):
             return found[1]
-    if (found := _TEXT_AND_LETTER.fullmatch(_trimmed(form))) and _plain(by_letter.get(found[2], "")) == _plain(
-        found[1]
-    ):
+    if (found := _TEXT_AND_LETTER.fullmatch(_trimmed(form))) and without_marks(
+        by_letter.get(found[2], "")
+    ) == without_marks(found[1]):
         return found[2]
     named = [letter for letter, words in by_letter.items() if words and _begins(form, words)]
     if len(named) != 1:
@@ -215,7 +215,7 @@ def _named(form: str, led: bool, by_letter: dict[str, str], is_letter: bool) -> 
 
 def _begins(form: str, words: str) -> bool:
     """Whether a text has an option's as the beginning of a sentence: "Yes, it does.", "Yes it does" of "yes"."""
-    plain, words = _plain(form), _plain(words)
+    plain, words = without_marks(form), without_marks(words)
     if not words or not plain.startswith(words):
         return False
     border = r"[,.;:!]\s|\s*[-–—]\s" + (
@@ -229,13 +229,13 @@ def _agrees(letter: str, rest: str, by_letter: dict[str, str], is_reason: bool =
     Whether what stands beside a letter, or beside an option's text, names no other option and takes nothing back; what it
     denies within a reason, or as its own option does, takes nothing back.
     """
-    plain, own = _plain(rest), _plain(by_letter.get(letter, ""))
+    plain, own = without_marks(rest), without_marks(by_letter.get(letter, ""))
     if not plain or plain == own:
         return True
     if own and plain.startswith(own) and not plain[len(own) :][:1].isalnum():  # the option's text, and more
         plain = plain[len(own) :]
         rest = _trimmed(rest)[len(own) :]
-    others = {_plain(words) for other, words in by_letter.items() if other != letter} - {own, ""}
+    others = {without_marks(words) for other, words in by_letter.items() if other != letter} - {own, ""}
     for words in others:
         border = "" if re.search(rf"[{_UNSPACED}\u0600-\u06ff]", words) else r"(?<![\w.])"
         behind = "" if not border else r"(?![\w]|\.\d)"
@@ -247,14 +247,19 @@ def _agrees(letter: str, rest: str, by_letter: dict[str, str], is_reason: bool =
     return all(other.upper() == letter for other in _LONE_LETTER.findall(rest))
 
 
-def _plain(text: str) -> str:
-    """A text to compare by: without regard to case, white space and the marks around it."""
+def without_marks(text: str) -> str:
+    """
+    A text to compare by: without regard to case, white space and the marks around it.
+
+    >>> without_marks(" Left,  then up. "), without_marks("-5"), without_marks("?")
+    ('left, then up', '-5', '?')
+    """
     return _trimmed(text).casefold()
 
 
 def _plain_bare(text: str) -> str:
     """The same, of what a text leads in or wraps."""
-    return _plain(bare(text))
+    return without_marks(bare(text))
 
 
 def _trimmed(text: str) -> str:
