@@ -205,6 +205,12 @@ def contrasted_videos(
             lengths = [len(frames) for frames in videos]
             own = {**row, "frame_seconds": known if len(known) == sum(lengths) else None}
             return list(contrasted(chosen, torch.cat(list(videos)), generator, own).split(lengths))
+        if None in names_of(chosen) and not hasattr(chosen, "across_clips"):
+            warnings.warn(
+                f"The contrast {_name_of(chosen)} sees clips whose order is asked for (problem_type 'permutation') each for itself, which "
+                "may leave their order as it was. Give it an attribute across_clips: True to see their frames in one row, False for this.",
+                stacklevel=2,
+            )
         if across_clips(chosen):
             warnings.warn(
                 "Clips of several sizes whose order is asked for (problem_type 'permutation') are contrasted each for itself, which "
