@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ from videor1_trl.generation.journal import read_lines
 from videor1_trl.generation.requests import GeneratedCompletion, GenerationSettings
 from videor1_trl.generation.server_backend import ServerBackend
 from videor1_trl.generation.transformers_backend import TransformersBackend
-from videor1_trl.scripts import generate_cot
+from videor1_trl.scripts import generate_cot, train_tgrpo
+from videor1_trl.scripts.record_flags import load_records
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -528,10 +530,26 @@ def test_the_script_with_a_server_prints_what_was_kept_and_how_to_train_on_it(ru
     assert re.search(r"records\W+kept\W+accuracy\W+error\W+wrong", printed)
     assert f"  error: record 3: {tmp_path / 'data' / 'gone.mp4'}: no such file" in printed
     kept = tmp_path / "out" / "records.jsonl"
-    assert lines[-2:] == [
+    rated = tmp_path / "out" / "rated.jsonl"
+    assert lines[-3:] == [
         f"To train on them: videor1 sft --dataset {kept} --data_root {tmp_path / 'data'}",
+        f"To train by pass rates: videor1 train --dataset {rated} --data_root {tmp_path / 'data'} --min_pass_rate ...",
         f"Saved to {kept}.",
     ]
+    # as the manual has it, with the folders of this test
+    [documented] = re.findall(
+        r"videor1 train --dataset runs/toy_cot/rated\.jsonl .*", (EXAMPLES.parent / "docs/objectives.md").read_text()
+    )
+    documented = documented.replace("runs/toy_cot", str(tmp_path / "out")).replace(
+        "runs/toy/data", str(tmp_path / "data")
+    )
+    run_args = train_tgrpo.make_parser().parse_args_and_config(
+        shlex.split(documented)[2:] + ["--output_dir", "x", "--bf16", "false", "--use_cpu", "true"]
+    )
+    data_args = next(each for each in run_args if hasattr(each, "min_pass_rate"))
+    assert (data_args.min_pass_rate, data_args.max_pass_rate) == (0.1, 0.9)
+    rows = load_records(data_args, data_args.dataset)
+    assert len(rows) == 5 and all(Path(path).exists() for path in rows["video"] if path and "gone" not in path)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     settings = summary["sessions"][0]["identity"]["settings"]
     assert (settings["temperature"], settings["top_p"]) == (1.0, 0.95)

@@ -2,7 +2,10 @@
 
 import json
 import re
+import shutil
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,10 @@ import torch
 from helpers import logged, trainer
 
 from videor1_trl import VideoError, accuracy_reward, load_video, load_video_r1, make_order_tasks
+from videor1_trl.evaluation.questions import load_record_questions, questions_fingerprint
+from videor1_trl.evaluation.run import make_requests
+from videor1_trl.generation.requests import GenerationSettings
+from videor1_trl.scripts import evaluate, generate_cot
 from videor1_trl.scripts import order_tasks as script
 
 
@@ -67,6 +74,46 @@ def test_the_same_seed_gives_the_same_file_and_each_place_of_the_key_comes_equal
     assert sorted(letters["odd_clip"].values()) == [3, 3, 3, 4]
     backward = [each for each in records if each["clips"][0].get("reverse")]
     assert len(backward) == 6 and Counter(each["solution"][8] for each in backward) == {"A": 3, "B": 3}
+
+
+def test_a_question_about_order_says_nothing_of_it(folder, tmp_path):
+    """Clips stand in their own order in some records, and the question said that they did not."""
+    found = [record for seed in range(8) for record in records_of(made(folder, tmp_path / "o.jsonl", seed=seed).file)]
+    asked = [record for record in found if record["task"] == "clip_order"]
+    assert any(record["solution"] == "<answer>1, 2, 3, 4</answer>" for record in asked)
+    assert all("not in the order" not in record["problem"] for record in asked)
+
+
+def test_one_video_alone_is_no_odd_clip_and_is_named_so(folder, tmp_path):
+    found = make_order_tasks([folder / "below" / "00.mp4"], tmp_path / "o.jsonl", min_clip_seconds=0.5, progress=False)
+    assert found.counts["odd_clip"] == 0 and found.still == []
+    assert len(found.alone) == 1 and "00.mp4: there is no other video" in found.alone[0]
+
+
+def test_an_evaluation_shows_the_clips_of_a_record(folder, tmp_path):
+    """It asked with the one column `video` alone: no video was shown at all."""
+    found = made(folder, tmp_path / "order.jsonl")
+    questions = load_record_questions(found.file, found.root)
+    backend = SimpleNamespace(settings=GenerationSettings())
+    for question, row in zip(questions, load_video_r1(found.file, found.root), strict=True):
+        requests = list(make_requests([question], backend, ["reversed", "text-only"]))
+        assert [list(each.videos) for each in requests] == [row["videos"], row["videos"], []]
+    moved = replace(questions[0], clips=({**questions[0].clips[0], "end": 1.0}, *questions[0].clips[1:]))
+    assert questions_fingerprint([moved]) != questions_fingerprint(questions[:1])
+
+
+def test_a_dry_run_looks_for_the_files_of_clips(folder, tmp_path, run_script, capsys):
+    videos = tmp_path / "videos"
+    shutil.copytree(folder / "below", videos)
+    found = make_order_tasks(sorted(videos.iterdir())[:3], tmp_path / "o.jsonl", min_clip_seconds=0.5, progress=False)
+    (videos / "00.mp4").unlink()
+    flags = ["--dataset", found.file, "--data_root", found.root, "--output_dir", tmp_path / "out", "--dry_run", "true"]
+    for script_of, asked in ((generate_cot, "9 records, 15 videos, 0 images"), (evaluate, "9 questions on 15 videos")):
+        with pytest.raises(SystemExit) as stopped:
+            run_script(script_of, flags, {"--model_name_or_path": "no/model"})
+        printed = capsys.readouterr().out
+        assert stopped.value.code == 1 and asked in printed
+        assert printed.count(f"problem: {videos / '00.mp4'}: missing") == 1 and printed.endswith("Problems: 1.\n")
 
 
 def test_the_key_of_a_record_is_what_its_clips_show(folder, tmp_path):
@@ -168,6 +215,8 @@ def test_clips_are_of_the_records_own_file_unless_they_name_another(tmp_path):
     [
         ({"tasks": ["sorting"]}, "tasks (sorting) must be some of clip_order, direction, odd_clip"),
         ({"tasks": ["direction", "direction"]}, "names one twice"),
+        ({"num_clips": 3.0}, "num_clips (3.0) must be a whole number"),
+        ({"seed": 1.5}, "seed (1.5) must be a whole number"),
         ({"num_clips": 2}, "num_clips (2) must be between 3 and 9"),
         ({"min_clip_seconds": 0}, "min_clip_seconds (0) must be above 0"),
         ({"still_below": float("nan")}, "still_below (nan) must be at least 0"),

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..data.placing import media_list
 from ..generation.journal import Journal, draw_keys, write_lines, write_whole
 from ..generation.requests import Backend, GenerationRequest, identity_and_notes
-from ..media.columns import MEDIA_COLUMNS
+from ..media.columns import MEDIA_COLUMNS, VIDEO_COLUMNS
 from ..rewards.format import format_reward
 from ..text.answers import judge
 from ..text.messages import THINK_CLOSE, THINK_OPEN
@@ -321,10 +321,13 @@ class _Records:
 
     def _beside_their_video(self, places: list[int]) -> list[int]:
         """Records of one video one after the other, so that it is decoded once."""
-        names = self.dataset.column_names
-        videos = self.dataset["video"][:] if "video" in names else [None] * len(self.dataset)
+        names = [name for name in VIDEO_COLUMNS if name in self.dataset.column_names]
+        columns = [self.dataset[name][:] for name in names]
+        shown = [next((each for each in row if each), None) for row in zip(*columns, strict=True)] if names else []
         first: dict[str, int] = {}
-        return sorted(places, key=lambda place: first.setdefault(str(videos[place] or place), place))
+        return sorted(
+            places, key=lambda place: first.setdefault(str(shown[place] if shown and shown[place] else place), place)
+        )
 
     def request(self, place: int, sample: int) -> GenerationRequest:
         row = self.dataset[place]

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class OrderTasks:
     Args:
         file (`Path`): of the records, JSON Lines. root (`Path`): the folder that their paths are relative to (`data_root`).
         counts (`dict[str, int]`): records of each task.
-        too_short, still, unreadable (`list[str]`): a line for each task of a video that was left out, with the file and the reason.
+        too_short, still, unreadable, alone (`list[str]`): a line for each task of a video that was left out, with the file and the reason.
     """
 
     file: Path
@@ -42,6 +43,7 @@ class OrderTasks:
     too_short: list[str] = field(default_factory=list)
     still: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -80,7 +82,8 @@ def make_order_tasks(
     """
     Write records whose right answer is known from how they are made, one for each video and task; [`load_video_r1`] reads them.
 
-    - `"clip_order"`: clips of the video in another order; which came first? `problem_type` "permutation".
+    - `"clip_order"`: clips of the video in an order that is drawn, their own among others; in which did they happen? `problem_type`
+      "permutation".
     - `"direction"`: does it run forward or backward? A choice of two.
     - `"odd_clip"`: clips of the video, and one of another; which is it? A choice.
 
@@ -135,7 +138,7 @@ def make_order_tasks(
             for number, (path, clips, record) in enumerate(found)
         ]
     if not records:
-        left = [*made.unreadable, *made.too_short, *made.still]
+        left = [*made.unreadable, *made.too_short, *made.still, *made.alone]
         raise ValueError(f"no record could be made of {len(paths)} videos. The first that was left out: {left[0]}.")
     _write(made.file, records)
     return made
@@ -156,6 +159,9 @@ def _check(
         raise ValueError(f"tasks ({', '.join(tasks)}) must be some of {', '.join(TASKS)}.")
     if len(set(tasks)) < len(tasks):
         raise ValueError(f"tasks ({', '.join(tasks)}) names one twice.")
+    for name, number in (("num_clips", num_clips), ("seed", seed)):
+        if isinstance(number, bool) or not isinstance(number, Integral):
+            raise ValueError(f"{name} ({number!r}) must be a whole number. Write it without decimals.")
     lowest = 3 if "odd_clip" in tasks else 2
     if not lowest <= num_clips <= 9:
         raise ValueError(f"num_clips ({num_clips}) must be between {lowest} and 9 for {', '.join(tasks)}.")
@@ -215,8 +221,8 @@ def _clip_orders(
         stretches = video.stretches(num_clips)
         key = ", ".join(str(shown.index(clip) + 1) for clip in range(num_clips))
         problem = (
-            f"You see {num_clips} clips of one video, one after the other, but not in the order in which they happened. The first "
-            "that you see is clip 1. In which order did they happen?"
+            f"You see {num_clips} clips of one video, one after the other. The first that you see is clip 1. In which order did they "
+            "happen?"
         )
         clips_of = [_clip(video.path, *stretches[clip]) for clip in shown]
         yield video.path, clips_of, _question(problem, "permutation", key)
@@ -258,9 +264,14 @@ def _odd_clips(
             if min(_difference(pictures, clip) for *_, clip in own) >= still_below:
                 break
         else:
-            made.still.append(
-                f"{video.path}: no other video differs from it by {still_below:g} grey levels (odd_clip)"
-            )
+            if others:
+                made.still.append(
+                    f"{video.path}: no other video differs from it by {still_below:g} grey levels (odd_clip)"
+                )
+            else:
+                made.alone.append(
+                    f"{video.path}: there is no other video that is long enough to take a clip of (odd_clip)"
+                )
             continue
         block = block or rng.permutation(num_clips).tolist()
         odd = block.pop()

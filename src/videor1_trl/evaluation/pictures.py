@@ -37,7 +37,7 @@ def keep_pictures(
         `int`: how many questions have pictures; those whose video cannot be read have none.
     """
     folder = Path(folder)
-    with_video = [each for each in questions if each.video is not None and each.key in answers[ORDERED]]
+    with_video = [each for each in questions if each.videos and each.key in answers[ORDERED]]
     count = min(most, len(with_video))
     chosen = [with_video[place * len(with_video) // count] for place in range(count)]
     lines = [line for question in chosen if (line := _line(folder, question, answers, backend)) is not None]

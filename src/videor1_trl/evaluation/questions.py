@@ -32,6 +32,7 @@ class Question:
         metric (`str`): `"accuracy"` (by problem type), `"mra"` (mean relative accuracy), `"open"` (equal numbers or words),
             `"overlap"` (of intervals of seconds: intersection over union) or `"judged"` (by a model, see [`~judging.judge`]).
         video, image (*optional*): sources that [`load_video`] and [`load_image`] take.
+        clips (`tuple`): sources of several videos that are shown one after the other, in place of `video`.
         cluster (`str`): the video that it is about: questions on one video are not independent.
         groups (`dict`): further parts that figures are given for, such as `{"duration": "short"}`, or several of a kind.
         together (`dict[str, str]`): measures that count a set of questions where all of it is right: each with the set that
@@ -55,6 +56,7 @@ class Question:
     metric: Literal["accuracy", "mra", "open", "overlap", "judged"] = "accuracy"
     video: object = None
     image: object = None
+    clips: tuple[object, ...] = ()
     cluster: str = ""
     groups: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     together: Mapping[str, str] = field(default_factory=dict)
@@ -65,6 +67,11 @@ class Question:
     rubric: str = ""
     shown: tuple[str, ...] = ()
     subtitles: tuple[Subtitle, ...] | None = None
+
+    @property
+    def videos(self) -> list[object]:
+        """The sources of all that is shown as video."""
+        return list(self.clips) or ([] if self.video is None else [self.video])
 
     @property
     def prompt(self) -> list[dict]:
@@ -86,6 +93,7 @@ class _Row(TypedDict):
     options: NotRequired[list[str] | None]
     video: str | None
     image: str | None
+    videos: NotRequired[list[dict[str, object]] | None]
     path: NotRequired[str | None]
     problem_id: NotRequired[int | str | None]
     data_source: NotRequired[str | None]
@@ -128,6 +136,13 @@ def questions_fingerprint(questions: Sequence[Question]) -> str:
         clip = [each.video.get("start"), each.video.get("end")] if isinstance(each.video, dict) else []
         asked = [each.key, each.problem, each.problem_type, each.gold, list(each.options), each.metric]
         digest.update(json.dumps([*asked, each.cluster, clip, each.video is None, each.image is None]).encode())
+        if each.clips:
+            shown = [
+                {name: value for name, value in clip.items() if name != "path"}
+                for clip in each.clips
+                if isinstance(clip, dict)
+            ]
+            digest.update(json.dumps([len(each.clips), shown]).encode())
         if each.template is not None:
             digest.update(each.prompt[0]["content"].encode())
         if each.rubric:
@@ -166,5 +181,6 @@ def _record_question(row: _Row, number: int) -> Question:
         metric="mra" if problem_type == "regression" else "accuracy",
         video=row["video"],
         image=row["image"],
+        clips=tuple(row.get("videos") or ()),
         cluster=os.path.normpath(path) if (path := row.get("path")) else str(number),
     )

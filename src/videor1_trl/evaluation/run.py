@@ -88,7 +88,7 @@ def make_requests(
     check_controls(controls, questions)
     for question in by_video(questions):
         yield request_of(question, ORDERED, backend, subtitles)
-        for control in controls if question.video is not None else ():
+        for control in controls if question.videos else ():
             yield request_of(question, control, backend, subtitles)
 
 
@@ -106,7 +106,7 @@ def request_of(
     """A question under a condition: on the frames in order, or under one of `CONTROLS`."""
     contrast = CONTROLS.get(condition)
     is_text = condition in CONTROLS and contrast is None
-    videos = [] if question.video is None or is_text else [question.video]
+    videos = [] if is_text else question.videos
     return GenerationRequest(
         f"{condition}:{question.key}",
         question.prompt,
@@ -247,7 +247,7 @@ def count_missing(
 
 def _conditions(question: Question, controls: Sequence[str]) -> tuple[str, ...]:
     """What a question is asked under: only one with a video under controls."""
-    return (ORDERED, *(controls if question.video is not None else ()))
+    return (ORDERED, *(controls if question.videos else ()))
 
 
 def write_results(
@@ -294,6 +294,7 @@ def _result_lines(questions: Sequence[Question], answers: Answers) -> Iterator[d
             "cluster": question.cluster,
             "together": dict(question.together),
             "video": question.video,
+            **({"clips": list(question.clips)} if question.clips else {}),
             "image": question.image if isinstance(question.image, str) else None,
         }
         for condition, found in answers.items():

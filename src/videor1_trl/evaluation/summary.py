@@ -127,7 +127,7 @@ def summarise(questions: Sequence[Question], answers: Answers) -> Summary:
     official = _values(asked, answers[ORDERED], "official")
     return {
         "questions": len(asked),
-        "videos": len({question.cluster for question in asked if question.video is not None}),
+        "videos": len({question.cluster for question in asked if question.videos}),
         "chance": _chance(asked),
         "scores": _all_figures(_scores(asked, answers[ORDERED])),
         "averages": {

@@ -41,7 +41,7 @@ class TimeDependence:
 
 def orders_of(question: Question) -> tuple[str, ...]:
     """The orders that its options are weighed under: none without a video or options, or where another order means nothing."""
-    if question.video is None or question.problem_type != "multiple choice" or len(question.options) < 2:
+    if not question.videos or question.problem_type != "multiple choice" or len(question.options) < 2:
         return ()
     return tuple(order for order in ORDERS if order not in question.unfit_controls)
 

@@ -44,7 +44,7 @@ def make_parser() -> CommandParser:
 
 def look(questions: list[Question], settings: GenerationSettings) -> int:
     """Prints what would be asked and which videos are missing; the exit code."""
-    videos = {str(question.video): question.video for question in questions if question.video is not None}
+    videos = {str(video): video for question in questions for video in question.videos}
     problems = unreadable(videos.values(), video_reader(settings), settings.limits)
     asked = f"{len(questions):,} questions on {len(videos):,} videos"
     return print_look(asked, [question.task for question in questions], problems, "video")

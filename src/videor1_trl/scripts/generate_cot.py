@@ -12,7 +12,7 @@ from videor1_trl.text.completion_table import wide_console
 
 from ..text.messages import Named
 from .command_line import CommandParser
-from .media_look import print_look, unreadable, video_reader
+from .media_look import media_of, print_look, unreadable, video_reader
 from .messages import KEPT, expected_errors, run_command, stop
 from .model_flags import BackendArguments, check_backend, open_backend, run_errors
 from .record_flags import RecordArguments, check_records, expand_folders, load_records, name_store
@@ -90,8 +90,7 @@ def look(dataset: Dataset, settings: GenerationSettings) -> int:
     """Prints what would be asked and which media are missing; the exit code."""
     from videor1_trl import load_image
 
-    videos = dict.fromkeys(path for path in dataset["video"] if path)
-    images = dict.fromkeys(path for path in dataset["image"] if path)
+    videos, images = media_of(dataset, "video"), media_of(dataset, "image")
     problems = unreadable(videos, video_reader(settings), settings.limits)
     problems += unreadable(images, partial(load_image, limits=settings.limits), settings.limits)
     asked = f"{len(dataset):,} records, {len(videos):,} videos, {len(images):,} images"
@@ -137,11 +136,10 @@ def records_root(data_args: RecordArguments) -> str | Path | None:
     return folders.pop() if len(folders) == 1 else None
 
 
-def training_flags(data_args: RecordArguments, args: ScriptArguments) -> str:
-    """The flags with which train_sft.py trains on the records that were kept."""
+def training_flags(data_args: RecordArguments, args: ScriptArguments, name: str) -> str:
+    """The flags with which one trains on a file of the run, whose paths are relative to the same root as before."""
     assert args.output_dir is not None  # see `check`
-    records = Path(args.output_dir) / "records.jsonl"
-    return shlex.join(["--dataset", str(records), "--data_root", str(records_root(data_args))])
+    return shlex.join(["--dataset", str(Path(args.output_dir) / name), "--data_root", str(records_root(data_args))])
 
 
 def main() -> None:
@@ -168,9 +166,12 @@ def main() -> None:
     summary = cot.write_rationales(dataset, verdicts, journal, about)
     print_summary(summary)
     if summary["kept"]:
-        print(f"To train on them: videor1 sft {training_flags(data_args, args)}")
+        print(f"To train on them: videor1 sft {training_flags(data_args, args, 'records.jsonl')}")
     else:
         print("No record was kept: look at completions.jsonl, and at the rules.")
+    print(
+        f"To train by pass rates: videor1 train {training_flags(data_args, args, 'rated.jsonl')} --min_pass_rate ..."
+    )
     print(f"Saved to {Path(args.output_dir) / 'records.jsonl'}.")
 
 

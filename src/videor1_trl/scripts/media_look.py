@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from videor1_trl.generation.requests import GenerationSettings
     from videor1_trl.media.limits import Limits
 
@@ -17,6 +19,16 @@ def video_reader(settings: GenerationSettings) -> Callable[[object], object]:
     from videor1_trl import load_video
 
     return lambda source: load_video(source, **settings.video_settings)
+
+
+def media_of(dataset: Dataset, kind: str) -> list[object]:
+    """The sources of a dataset's videos or images (`kind`), each once: paths, and clips of files."""
+    from videor1_trl.data.placing import media_list
+
+    names = [name for name in (kind, f"{kind}s") if name in dataset.column_names]
+    rows = zip(*(dataset[name][:] for name in names), strict=True)
+    media = (source for row in rows for source in media_list(dict(zip(names, row, strict=True)), kind))
+    return list({str(source): source for source in media}.values())
 
 
 def unreadable(
@@ -29,18 +41,18 @@ def unreadable(
     from videor1_trl.media.archives import NO_MEMBER
     from videor1_trl.media.sources import NO_FILE, fault_of
 
-    problems = []
+    problems: dict[str, None] = {}
     for place, source in enumerate(tqdm(sources, desc="media")):
         path = str((source.get("path") or source["frames"]) if isinstance(source, dict) else source)
         fault = fault_of(path, limits)
         if fault in (NO_FILE, NO_MEMBER):
-            problems.append(f"{path}: missing")
+            problems[f"{path}: missing"] = None  # once for all clips of a file
         elif place < num_read:
             try:
                 load(source)
             except MediaError as error:
-                problems.append(str(error))
-    return problems
+                problems[str(error)] = None
+    return list(problems)
 
 
 def print_look(asked: str, parts: list[str], problems: list[str], file: str) -> int:

@@ -67,7 +67,12 @@ def print_made(made: OrderTasks) -> None:
     """How many records there are, and of which videos there is none."""
     for task, count in made.counts.items():
         print(f"{task}: {count:,} records")
-    for what, lines in (("unreadable", made.unreadable), ("too short", made.too_short), ("still", made.still)):
+    for what, lines in (
+        ("unreadable", made.unreadable),
+        ("too short", made.too_short),
+        ("still", made.still),
+        ("alone", made.alone),
+    ):
         if lines:
             print(f"{what}: {len(lines):,} left out")
             print("".join(f"  {line}\n" for line in lines), end="")
