@@ -196,7 +196,7 @@ def test_a_solution_without_a_stretch_of_time_scores_nothing():
     assert accuracy_reward(["<answer>4 - 4</answer>"], ["<answer>4 - 4</answer>"], ["temporal grounding"]) == [None]
 
 
-@pytest.mark.parametrize("duration", [-5.0, "10", True, float("inf"), float("nan")])
+@pytest.mark.parametrize("duration", [-5.0, "10", True, float("inf")])
 def test_a_duration_that_is_no_number_of_seconds_is_named(duration):
     message = re.escape(f"duration ({duration!r}) must be the video's length in seconds")
     with pytest.raises(ValueError, match=message):
@@ -205,7 +205,7 @@ def test_a_duration_that_is_no_number_of_seconds_is_named(duration):
     group = {"solution": "0 - 4", "contrast_completions": ["<answer>1 - 3</answer>"]}
     with pytest.raises(ValueError, match=message):
         mirrored([1.0], [0.0], duration=duration, **group)
-    for unknown in (None, 0):
+    for unknown in (None, float("nan"), 0):
         assert mirrored([1.0], [0.0], duration=unknown, **group) == [None]
 
 

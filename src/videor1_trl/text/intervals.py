@@ -153,15 +153,16 @@ def within(intervals: Sequence[Interval], duration: float) -> list[Interval]:
 
 def video_seconds(duration: object) -> float | None:
     """
-    The value of a column `duration`: the seconds of a row's video; `None` where it is not known (`None` or 0).
+    The value of a column `duration`: the seconds of a row's video; `None` where it is not known (`None`, 0, or NaN, as
+    tables of numbers have it).
 
     Raises:
-        `ValueError`: no number, one below 0, infinity or NaN.
+        `ValueError`: no number, one below 0, or infinity.
 
     >>> video_seconds(12), video_seconds(None)
     (12.0, None)
     """
-    if duration is None:
+    if duration is None or duration != duration:
         return None
     if isinstance(duration, bool) or not isinstance(duration, Real) or not 0 <= float(duration) < math.inf:
         raise ValueError(
