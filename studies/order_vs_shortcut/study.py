@@ -4,7 +4,7 @@ Which objective teaches the order of time where a shortcut is as good? `python s
 Makes the runs that are not yet in results.jsonl, beside this file, by their importance, then the table and the picture.
 See README.md beside it for the world, and world.py, study_runs.py and report.py for each part.
 
-    python studies/order_vs_shortcut/study.py                                         # all; ten to twenty seconds a run and core
+    python studies/order_vs_shortcut/study.py                                         # all; seven to forty seconds a run and core
     python studies/order_vs_shortcut/study.py --objectives grpo crpo_labels --q 1.0 --seeds 0 1
     python studies/order_vs_shortcut/study.py --table                                 # of the runs so far, and no more runs
 """
@@ -26,7 +26,7 @@ from study_runs import CLAIMS, OBJECTIVES, Run, Study
 HERE = Path(__file__).parent
 FIRST = ("grpo", "crpo_labels", "crpo_wrong_labels", "crpo_all", "tgrpo", "crpo_explores", "crpo_gap_explores")
 ALL = (*OBJECTIVES, *CLAIMS)
-STARTS = {110: (27, 1e-3), 70: (60, 5e-4)}  # steps of the cold start: steps of the training, and its learning rate
+STARTS = {110: (27, 1e-3), 70: (150, 5e-4)}  # steps of the cold start: steps of the training, and its learning rate
 CLAIM_SEEDS = 5  # the first of --seeds
 SMALL: dict[str, Any] = {"sizes": {"cold": 16, "train": 8, "lies": 12, "truth": 4}, "rows": 16, "check_every": 1}
 
@@ -48,10 +48,12 @@ def plan(args: argparse.Namespace) -> Iterator[Run]:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The runs in the file, each once: several processes may have made the same one."""
+    """The runs in the file, by objective, each once: several processes may have made the same one."""
     lines = file.read_text().splitlines() if file.exists() else []
     runs = [{**Run._field_defaults, **json.loads(line)} for line in lines]
-    return list({tuple(each[key] for key in Run._fields): each for each in runs}.values())
+    once = {tuple(each[key] for key in Run._fields): each for each in runs}.values()
+    order = {name: place for place, name in enumerate(ALL)}
+    return sorted(once, key=lambda each: order.get(each["objective"], len(ALL)))
 
 
 def main(argv: list[str] | None = None) -> None:

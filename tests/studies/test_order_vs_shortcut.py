@@ -47,9 +47,10 @@ def test_the_table_has_a_line_for_each_objective_and_compares_the_same_seeds_wit
     lines = study["table"](RESULTS).splitlines()
     assert lines[0] == "q 1, cold start of 70 steps, 2 steps:"
     found = {line.split(" | ")[0].strip("| "): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[4:]}
-    # seeds, mark lies, ..., half-known; less GRPO's: static, half-known; steps until 0.9; CPU seconds
+    # seeds, mark lies, ..., half-known; seeds at 0.95; less GRPO's: mark lies, static, half-known; steps until 0.9; CPU seconds
     assert found["grpo"][:2] == ["2", "0.50 ± 1.27"] and found["grpo"][-2:] == ["none of 2", "4"]
     assert found["crpo_all"][1] == "0.90 ± 1.27"
+    assert found["crpo_all"][-6] == "1 of 2"  # 1.0, and not 0.8
     assert found["crpo_all"][-5] == "0.40 ± 0.00"  # mark lies: 0.8 - 0.4 and 1.0 - 0.6
     # half-known 0.5 - 0.5 for seed 0, 0.5 - 0.75 for seed 1
     assert found["crpo_all"][-4:] == ["0.00 ± 0.00", "-0.12 ± 1.59", "1 (1 of 2)", "4"]
@@ -76,6 +77,16 @@ def test_a_figure_of_several_panels_comes_from_a_file_of_results_and_a_run_that_
     printed = capsys.readouterr().out
     assert "| grpo | 2 | 0.50 ± 1.27 |" in printed and "q 0.8, cold start of 70 steps" in printed
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_are_told_by_objective_and_longer_trainings_first_however_they_came(study, tmp_path):
+    file = tmp_path / "results.jsonl"
+    longer = {**RESULTS[0], "steps": 9}
+    file.write_text("".join(json.dumps(each) + "\n" for each in (RESULTS[2], RESULTS[1], longer)))
+    results = study["read"](file)
+    assert [each["objective"] for each in results] == ["grpo", "grpo", "crpo_all"]
+    titles = [line for line in study["table"](results).splitlines() if line.endswith(":")]
+    assert titles == ["q 1, cold start of 70 steps, 9 steps:", "q 1, cold start of 70 steps, 2 steps:"]
 
 
 def test_the_important_runs_come_first_and_the_claims_once(study, tmp_path):
