@@ -323,11 +323,13 @@ class _Records:
         """Records of one video one after the other, so that it is decoded once."""
         names = [name for name in VIDEO_COLUMNS if name in self.dataset.column_names]
         columns = [self.dataset[name][:] for name in names]
-        shown = [next((each for each in row if each), None) for row in zip(*columns, strict=True)] if names else []
         first: dict[str, int] = {}
-        return sorted(
-            places, key=lambda place: first.setdefault(str(shown[place] if shown and shown[place] else place), place)
-        )
+
+        def order(place: int) -> int:
+            shown = next((column[place] for column in columns if column[place]), place)
+            return first.setdefault(str(shown), place)
+
+        return sorted(places, key=order)
 
     def request(self, place: int, sample: int) -> GenerationRequest:
         row = self.dataset[place]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..text.intervals import Interval, boundaries_iou, length_of, merged, read_intervals, video_seconds
+from ..text.intervals import Interval, boundaries_iou, length_of, merged, read_intervals, video_seconds, within
 from .dynamics import Router, RouterKind, answer_of
 from .objective import Objective
 from .relation import check_weight
@@ -76,8 +76,8 @@ class _MirroredInterval:
 
 def _mirrored(text: object, duration: float) -> list[Interval]:
     """Where the intervals of a text lie in the reversed video, in order; what is beyond its end is cut off."""
-    within = [(min(start, duration), min(end, duration)) for start, end in merged(read_intervals(text))]
-    return [(duration - end, duration - start) for start, end in reversed(within) if start < end]
+    seen = within(read_intervals(text), duration)
+    return [(duration - end, duration - start) for start, end in reversed(seen) if start < end]
 
 
 def get_mirrored_interval_reward(
